@@ -1,0 +1,24 @@
+"""Fair dataset distillation in JAX.
+
+`distill` and `load_distilled` are the short way in; `losses`, `metrics` and `augment` stand alone
+and read no configuration.
+"""
+
+from typing import Any
+
+from fairdd_jax import augment, losses, metrics
+
+__all__ = ["augment", "distill", "load_distilled", "losses", "metrics"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API on first use, so that the losses come without its dependencies."""
+    if name == "distill":
+        from fairdd_jax.api import distill
+
+        return distill
+    if name == "load_distilled":
+        from fairdd_jax.distilled import load_distilled
+
+        return load_distilled
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

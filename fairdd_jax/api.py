@@ -1,0 +1,349 @@
+"""The short way in: distil a data set, score the result, save it. The runner is a shell on this."""
+
+import dataclasses
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fairdd_jax import config as configuration
+from fairdd_jax import data, models, report, workdir
+from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
+from fairdd_jax.data.normalise import normalise, to_pixels
+from fairdd_jax.distill import Distiller, Progress, initial_images, training_set
+from fairdd_jax.distilled import DistilledSet
+from fairdd_jax.evaluate import Evaluator, Schedule
+
+# Independent streams of randomness of one seed.
+_INIT, _DISTILL, _EVALUATE, _RANDOM = range(4)
+
+
+def distill(
+    dataset: str | Dataset,
+    *,
+    ipc: int = 10,
+    method: str = "dm",
+    fairness: str = "fairdd",
+    recipe: str | None = None,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    **settings: Any,
+) -> "Run":
+    """Condense a data set into a few synthetic images per class.
+
+    Args:
+      dataset: a name of `fairdd_jax.data.names`, or a `fairdd_jax.data.Dataset` of your own.
+      ipc: synthetic images per class.
+      method: ``dm``, ``dc`` or ``dsa``.
+      fairness: ``vanilla``, ``fairdd``, ``fairdd_mean`` or ``cobra``.
+      recipe: ``official`` or ``cobra`` takes every value of that program, sampling included.
+      data_dir: where the files of a named data set are.
+      download: whether they may be downloaded.
+      on_progress: called at every line of the log.
+      **settings: any other field of `fairdd_jax.config.Config`; nested ones with a dot, as in
+        ``**{"evaluate.epochs": 300}``.
+
+    Returns:
+      The finished run, which evaluates and saves itself.
+
+    Raises:
+      ConfigError: a wrong name or value. DataError: missing or damaged data.
+      NonFiniteLossError: the loss became NaN or infinite.
+
+    >>> import numpy as np
+    >>> from fairdd_jax.data import Dataset
+    >>> rng = np.random.default_rng(0)
+    >>> split = rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2, np.arange(40) // 20
+    >>> run = distill(Dataset.from_arrays(split, split), ipc=1, steps=1, model="ConvNetD1W8")
+    >>> run.distilled().images.shape
+    (2, 8, 8, 3)
+    """
+    name = dataset if isinstance(dataset, str) else dataset.name
+    chosen = configuration.compose_parts(method, recipe=recipe) | {
+        "data.name": name,
+        "ipc": ipc,
+        "fairness": fairness,
+        **settings,
+    }
+    config = configuration.make(chosen)
+    if isinstance(dataset, str):
+        folder = None if data_dir is None else Path(data_dir)
+        dataset = data.load(config.data, data_dir=folder, download=download)
+    run = Run(config, dataset)
+    run.distill(on_progress)
+    return run
+
+
+class Run:
+    """One distillation: its images, its scores and its files.
+
+    Args:
+      config: a resolved configuration.
+      dataset: the data set that it speaks of.
+
+    Attributes:
+      images: ``[C, I, H, W, channels]``, the synthetic images now, normalised.
+      step: iterations done.
+      log: a line (a dict) per logged step.
+      evaluations: scores of the synthetic images, as in results.json.
+      evaluations_uint8: the same of the 8-bit images.
+      baselines: scores of real images by name.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset):
+        self.config = config
+        self.dataset = dataset
+        self.step = 0
+        self.log: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.evaluations_uint8: list[dict[str, Any]] = []
+        self.baselines: dict[str, dict[str, Any]] = {}
+        self.timing = {"compile_s": 0.0, "step_s": 0.0, "distill_s": 0.0, "evaluate_s": 0.0}
+        self.images = initial_images(
+            self._key(_INIT), dataset, ipc=config.ipc, init=config.init
+        )
+        self._evaluators: dict[str, Evaluator] = {}
+
+    def _key(self, stream: int) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.config.seed), stream)
+
+    def distill(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> None:
+        """Update the images ``steps`` times; after an error they are the last good ones.
+
+        Raises:
+          NonFiniteLossError: the loss became NaN or infinite.
+        """
+        every = self.config.evaluate.every
+        evaluated = 0
+        distiller = Distiller(self.config, self.dataset)
+        began = time.perf_counter()
+        steps = distiller.run(training_set(self.dataset), self._key(_DISTILL), self.images)
+        for progress in steps:
+            self.images, self.step = progress.images, progress.step
+            self.timing["compile_s"] = progress.compile_seconds
+            self.log.append(progress.line())
+            on_progress(progress)
+            if every and progress.step // every > evaluated and progress.step < self.config.steps:
+                evaluated = progress.step // every
+                self.evaluate()
+        self.timing["distill_s"] = time.perf_counter() - began - self.timing["evaluate_s"]
+        if self.log:
+            # The first line of the log may still hold warm-up.
+            self.timing["step_s"] = statistics.median(line["step_s"] for line in self.log)
+
+    def evaluate(
+        self,
+        archs: str | None = None,
+        *,
+        networks: int | None = None,
+        epochs: int | None = None,
+        on_steps: Callable[[int], None] = lambda steps: None,
+    ) -> list[dict[str, Any]]:
+        """Train fresh networks on the synthetic images and test them on the whole test set.
+
+        Args:
+          archs: as ``evaluate.archs``, which it defaults to.
+          networks: as ``evaluate.networks``.
+          epochs: as ``evaluate.epochs``.
+          on_steps: told how many optimiser steps were just taken.
+
+        Returns:
+          The scores of every architecture, which `evaluations` keeps too.
+        """
+        config = self.config.evaluate
+        networks = config.networks if networks is None else networks
+        epochs = config.epochs if epochs is None else epochs
+        pixels = to_pixels(self.images, mean=self.dataset.mean, std=self.dataset.std)
+        rounded = np.asarray(normalise(pixels, mean=self.dataset.mean, std=self.dataset.std))
+        new = []
+        for arch in models.resolve_archs(archs or config.archs, model=self.config.model):
+            for images, count, scores in (
+                (self.images, networks, self.evaluations),
+                (rounded, min(config.uint8_networks, networks), self.evaluations_uint8),
+            ):
+                if count:
+                    summary = self._score(arch, images, epochs, count, on_steps)
+                    scores.append({"step": self.step, **summary})
+            new.append(self.evaluations[-1])
+        return new
+
+    def _score(
+        self,
+        arch: str,
+        images: np.ndarray,
+        epochs: int | None,
+        networks: int,
+        on_steps: Callable[[int], None],
+    ) -> dict[str, Any]:
+        labels = np.repeat(np.arange(images.shape[0]), images.shape[1])
+        steps_per_epoch = self._evaluator(arch).trainer.steps_per_epoch(labels.size)
+        return self._train_and_test(
+            arch,
+            images.reshape(-1, *images.shape[2:]),
+            labels,
+            Schedule.of_synthetic(int(epochs or 0), steps_per_epoch),
+            networks,
+            on_steps,
+        )
+
+    def score_baseline(
+        self, name: str, on_steps: Callable[[int], None] = lambda steps: None
+    ) -> dict[str, Any]:
+        """Score real images with the network that distils; `baselines` keeps it.
+
+        Args:
+          name: ``random``: real images of every class, as many as synthetic ones, same schedule;
+            ``full``: the whole training set, one network.
+          on_steps: told how many optimiser steps were just taken.
+        """
+        config = self.config.evaluate
+        arch = models.resolve_archs(config.archs, model=self.config.model)[0]
+        if name == "random":
+            images = initial_images(
+                self._key(_RANDOM), self.dataset, ipc=self.config.ipc, init="real"
+            )
+            summary = self._score(arch, images, config.epochs, config.networks, on_steps)
+        else:
+            train = self.dataset.train
+            per_epoch = self._evaluator(arch).trainer.steps_per_epoch(len(train))
+            steps = config.full_steps or config.full_epochs * per_epoch
+            schedule = Schedule.of_full(steps)
+            summary = self._train_and_test(
+                arch, train.images, train.labels, schedule, 1, on_steps
+            )
+        self.baselines[name] = summary
+        return summary
+
+    def _train_and_test(
+        self,
+        arch: str,
+        images: np.ndarray,
+        labels: np.ndarray,
+        schedule: Schedule,
+        networks: int,
+        on_steps: Callable[[int], None],
+    ) -> dict[str, Any]:
+        began = time.perf_counter()
+        evaluation = self._evaluator(arch).evaluate(
+            images,
+            labels,
+            schedule=schedule,
+            networks=networks,
+            key=self._key(_EVALUATE),
+            on_steps=on_steps,
+        )
+        self.timing["evaluate_s"] += time.perf_counter() - began
+        return evaluation.summary()
+
+    def _evaluator(self, arch: str) -> Evaluator:
+        if arch not in self._evaluators:
+            self._evaluators[arch] = Evaluator(
+                self.dataset, arch, self.config.evaluate, chunk=int(self.config.chunk or 1)
+            )
+        return self._evaluators[arch]
+
+    def distilled(self) -> DistilledSet:
+        """The synthetic images as a set that needs nothing else."""
+        return DistilledSet.of_classes(
+            self.images,
+            mean=self.dataset.mean,
+            std=self.dataset.std,
+            class_names=self.dataset.classes,
+            meta={
+                "config": dataclasses.asdict(self.config),
+                "dataset": self.dataset.name,
+                "step": self.step,
+                "versions": _versions(),
+                "evaluations": self.evaluations,
+            },
+        )
+
+    def results(self) -> dict[str, Any]:
+        """The content of results.json."""
+        dataset = self.dataset
+        return {
+            "config": dataclasses.asdict(self.config),
+            "dataset": {
+                "name": dataset.name,
+                "num_train": len(dataset.train),
+                "num_test": len(dataset.test),
+                "classes": list(dataset.classes),
+                "groups": list(dataset.groups),
+                "train_cell_counts": dataset.cell_counts(dataset.train).tolist(),
+                "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
+            },
+            "evaluations": self.evaluations,
+            "evaluations_uint8": self.evaluations_uint8,
+            "baselines": self.baselines,
+            "timing": self.timing,
+            "peak_memory_bytes": _peak_memory(),
+            "environment": _environment(),
+            "seed": self.config.seed,
+        }
+
+    def picture(self) -> bytes:
+        """The synthetic images as a PNG, a class per row."""
+        pixels = to_pixels(self.images, mean=self.dataset.mean, std=self.dataset.std)
+        return report.png_bytes(report.grid(pixels))
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json, results.json, distilled.npz and images/ to a folder.
+
+        Raises:
+          WorkdirError: it cannot be written.
+        """
+        folder = workdir.prepare(Path(folder))
+        workdir.write_json(folder / "config.json", dataclasses.asdict(self.config))
+        self.distilled().save(folder / "distilled.npz")
+        workdir.write_atomically(folder / "images" / f"step_{self.step:06d}.png", self.picture())
+        workdir.write_json(folder / "results.json", self.results())
+
+
+def _versions() -> dict[str, str]:
+    packages = ("fairdd-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    return {package: metadata.version(package) for package in packages}
+
+
+def _environment() -> dict[str, Any]:
+    device = jax.devices()[0]
+    return {
+        **_versions(),
+        "python": platform.python_version(),
+        "device": f"{device.platform} {device.device_kind}",
+        "num_devices": jax.device_count(),
+        "platform": platform.platform(terse=True),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    """Commit of the source tree, None where there is no checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _peak_memory() -> int:
+    """Bytes: the device's own count where it keeps one, else the process's resident peak."""
+    statistics_of_device = jax.devices()[0].memory_stats() or {}
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(statistics_of_device.get("peak_bytes_in_use", kibibytes * 1024))

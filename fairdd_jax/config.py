@@ -1,0 +1,368 @@
+"""One frozen tree of settings, and the presets that fill it.
+
+A preset name such as ``cmnist_fg_dm`` is composed of a data set and a method. Values come, each
+from one place and in this order, from the defaults of the dataclasses, ``presets.toml`` (data set,
+method, recipe, fairness, quick mode), and the user. A value of None means that it depends on the
+others; `resolve` fills it in.
+"""
+
+import dataclasses
+import re
+import tomllib
+from argparse import ArgumentError
+from importlib import resources
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jsonargparse import ArgumentParser
+
+from fairdd_jax import augment, models
+from fairdd_jax.data import DataConfig
+from fairdd_jax.errors import ConfigError, unknown_name
+from fairdd_jax.methods import METHODS, method_named
+
+Fairness = Literal["vanilla", "fairdd", "fairdd_mean", "cobra"]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """How a synthetic set is scored: fresh networks are trained on it and tested.
+
+    Attributes:
+      archs: networks by name, separated by commas, or an official mode: S, SS, M, W, D, A, P, N, B
+        (SS is the network that distilled).
+      networks: fresh networks per architecture.
+      epochs: training epochs on the synthetic set; one more is run, as officially. By method and
+        augmentation if null.
+      augment: augmentation strategies joined by underscores, or none. That of the distillation if
+        null.
+      lr: learning rate, times 0.1 after half of the epochs.
+      batch_size: images per optimiser step.
+      empty: a (class, group) cell without test images is left out (skip) or counts as accuracy 0
+        (official).
+      every: distillation steps between evaluations on the way; 0 evaluates at the end alone.
+      uint8_networks: networks that score the 8-bit images also; 0 leaves that out.
+      baselines: random (real images, as many), full (the whole training set), none, or several
+        separated by commas.
+      full_epochs: epochs of the baseline full, one network.
+      full_steps: optimiser steps of the baseline full, in place of its epochs.
+    """
+
+    archs: str = "SS"
+    networks: int = 10
+    epochs: int | None = None
+    augment: str | None = None
+    lr: float = 0.01
+    batch_size: int = 256
+    empty: Literal["skip", "official"] = "skip"
+    every: int = 0
+    uint8_networks: int = 1
+    baselines: str = "random,full"
+    full_epochs: int = 10
+    full_steps: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that decides a run.
+
+    Attributes:
+      data: the data set and its bias.
+      method: matching method.
+      fairness: what the synthetic images are matched to (the class mean, every group, ...).
+      ipc: synthetic images per class.
+      seed: decides everything random but the data set, which has a seed of its own.
+      steps: distillation iterations, each with a fresh network.
+      sampling: real images drawn evenly from every (class, group) cell, or uniformly from a class.
+      per_cell: real images per (class, group) cell and update (stratified).
+      batch_real: real images per class and update (proportional).
+      init: synthetic images start as random real images, as those of all groups in turn, or as
+        noise.
+      model: network that distils.
+      distance: ours, mse, cos (gradients); squared_l2, l1, cos (features). By method if null.
+      dsa_strategy: siamese augmentation while distilling, strategies joined by underscores, or
+        none.
+      lr_img: learning rate of the synthetic images, in normalised pixel units. By method if null.
+      momentum_img: momentum of the synthetic images.
+      outer_loops: updates of the images per network. By method and ipc if null.
+      inner_epochs: epochs of network training between two updates. By method and ipc if null.
+      warmup_epochs: epochs of network training before the first update. By fairness and ipc if
+        null.
+      lr_net: learning rate of that network training.
+      batch_train: images per step of that network training.
+      chunk: images that pass through the network at once; bounds the memory. By backend if null.
+      block: updates per compiled call. By backend if null.
+      log_every: updates between two lines of the log.
+      evaluate: how the result is scored.
+    """
+
+    data: DataConfig
+    method: str = "dm"
+    fairness: Fairness = "fairdd"
+    ipc: int = 10
+    seed: int = 0
+    steps: int = 1000
+    sampling: Literal["stratified", "proportional"] = "stratified"
+    per_cell: int = 8
+    batch_real: int = 256
+    init: Literal["real", "balanced", "noise"] = "real"
+    model: str = "ConvNet"
+    distance: str | None = None
+    dsa_strategy: str = "none"
+    lr_img: float | None = None
+    momentum_img: float = 0.5
+    outer_loops: int | None = None
+    inner_epochs: int | None = None
+    warmup_epochs: int | None = None
+    lr_net: float = 0.01
+    batch_train: int = 256
+    chunk: int | None = None
+    block: int | None = None
+    log_every: int = 10
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+
+
+# FairDD-DM takes ten times the learning rate where a class has as many images as this.
+_MANY_IMAGES = 100
+# COBRA's epochs of network training before a DM update, from an IPC on.
+_WARMUP_EPOCHS = {1: 10, 50: 50, 100: 100}
+# Epochs of network training between two DC updates at the IPCs that the official table has.
+_INNER_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
+_LONGEST_OUTER_LOOPS = 100
+
+
+def presets() -> dict[str, Any]:
+    """The content of ``presets.toml``."""
+    return tomllib.loads(resources.files("fairdd_jax").joinpath("presets.toml").read_text())
+
+
+def preset_names() -> dict[str, str]:
+    """Every preset name with a line about it.
+
+    >>> "cmnist_fg_dm" in preset_names()
+    True
+    """
+    table = presets()
+    lines = {"demo": "vanilla and FairDD side by side: " + table["data"]["demo"]["summary"]}
+    for source, entry in table["data"].items():
+        if source != "demo":
+            for name, method in METHODS.items():
+                lines[f"{source}_{name}"] = f"{entry['summary']}; {method.summary}"
+    return lines
+
+
+def compose(name: str, *, recipe: str | None = None, quick: bool = False) -> dict[str, Any]:
+    """The settings of a preset that differ from the defaults, as ``{"evaluate.epochs": 300}``.
+
+    Args:
+      name: a name of `preset_names`.
+      recipe: as in `compose_parts`.
+      quick: the same code path in seconds.
+
+    Raises:
+      ConfigError: an unknown name.
+
+    >>> compose("cmnist_fg_dc")["steps"]
+    1000
+    """
+    if name not in preset_names():
+        raise unknown_name("config", name, preset_names())
+    source, _, method = ("demo", "", "dm") if name == "demo" else name.rpartition("_")
+    settings = {"data.name": source} | compose_parts(method, recipe=recipe)
+    settings |= _flat(presets()["demo"]) if name == "demo" else {}
+    return settings | (_flat(presets()["quick"]) if quick else {})
+
+
+def compose_parts(method: str, *, recipe: str | None = None) -> dict[str, Any]:
+    """The settings of a method.
+
+    Args:
+      method: a name of `fairdd_jax.methods.METHODS`.
+      recipe: ``official`` or ``cobra``: every value of that program.
+
+    Raises:
+      ConfigError: an unknown name.
+    """
+    method_named(method)
+    table = presets()
+    settings = {"method": method} | _flat(table["methods"][method])
+    if recipe is None:
+        return settings
+    if recipe not in table["recipes"]:
+        raise unknown_name("recipe", recipe, table["recipes"])
+    return settings | _flat(table["recipes"][recipe][method])
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def parser(settings: dict[str, Any] | None = None) -> ArgumentParser:
+    """A parser of every field, with those settings in place of the defaults."""
+    result = ArgumentParser(exit_on_error=False, default_env=False, allow_abbrev=False)
+    result.add_class_arguments(Config, as_group=True)
+    result.set_defaults(settings or {})
+    return result
+
+
+def make(settings: dict[str, Any]) -> Config:
+    """A resolved configuration from settings such as ``{"data.name": "demo", "ipc": 1}``.
+
+    Raises:
+      ConfigError: a wrong name, type or value.
+
+    >>> make({"data.name": "cmnist_fg", "ipc": 1}).distance
+    'squared_l2'
+    """
+    known = _flat(dataclasses.asdict(Config(DataConfig("demo"))))
+    for name in settings:
+        if name not in known:
+            raise unknown_name("field", name, known)
+    arguments = [f"--{name}={'null' if v is None else v}" for name, v in settings.items()]
+    return from_arguments(parser(), arguments)
+
+
+def from_arguments(fields: ArgumentParser, arguments: list[str]) -> Config:
+    """A resolved configuration from command-line arguments.
+
+    Raises:
+      ConfigError: a wrong name, type or value, in one line.
+    """
+    try:
+        parsed = fields.instantiate(fields.parse_args(arguments))
+    except ArgumentError as error:
+        raise _explained(error, fields) from None
+    names = {field.name for field in dataclasses.fields(Config)}
+    return resolve(Config(**{name: value for name, value in parsed.items() if name in names}))
+
+
+def _explained(error: ArgumentError, fields: ArgumentParser) -> ConfigError:
+    """The parser's complaint in one line, with the nearest valid choice."""
+    text = " ".join(str(error).split())
+    misspelt = re.match(r"unrecognized arguments: --(\S+?)(=.*|\s.*)?$", text)
+    if misspelt:
+        options = [o[2:] for action in fields._actions for o in action.option_strings]
+        return unknown_name("option", misspelt[1], (o for o in options if o != "help"))
+    choice = re.match(r'Parser key "(.*)": Expected a .*Literal\[(.*)\].* Got value: (.*)$', text)
+    if choice:
+        return unknown_name(choice[1], choice[3], re.findall(r"'(.*?)'", choice[2]))
+    typed = re.match(r'Parser key "(.*?)": (Expected .*)', text)
+    if typed:
+        return ConfigError(f"--{typed[1]}: {typed[2]}; see --help for every field with its type")
+    return ConfigError(text)
+
+
+def resolve(config: Config) -> Config:
+    """Check a configuration and fill in what depends on other fields.
+
+    Raises:
+      ConfigError: a value out of range, or an unknown name.
+    """
+    _check(config)
+    method = method_named(config.method)
+    cobra = config.fairness == "cobra"
+    outer, inner = dc_loops(config.ipc) if method.trains_network else (1, 0)
+    warmup = _at_least(_WARMUP_EPOCHS, config.ipc) if cobra and method.cobra_warmup else 0
+    cpu = jax.default_backend() == "cpu"
+    augmented = config.dsa_strategy != augment.NONE
+    filled = _filled(
+        config,
+        distance=method.cobra_distance if cobra else method.default_distance,
+        lr_img=10.0 if config.ipc >= _MANY_IMAGES else 1.0,
+        outer_loops=outer,
+        inner_epochs=inner,
+        warmup_epochs=warmup,
+        # On CPU a chunk's activations should stay in cache; elsewhere it should fill the device.
+        chunk=8 if cpu else 1024,
+        block=1 if cpu else 10,
+        evaluate=_filled(
+            config.evaluate, epochs=1000 if augmented else 300, augment=config.dsa_strategy
+        ),
+    )
+    if filled.distance not in method.distances:
+        raise unknown_name(f"distance of {config.method}", str(filled.distance), method.distances)
+    return filled
+
+
+def _filled(config: Any, **values: Any) -> Any:
+    missing = {name: v for name, v in values.items() if getattr(config, name) is None}
+    nested = {name: v for name, v in values.items() if dataclasses.is_dataclass(v)}
+    return dataclasses.replace(config, **missing, **nested)
+
+
+def dc_loops(ipc: int) -> tuple[int, int]:
+    """Updates per network, and epochs of network training between them, of gradient matching.
+
+    At the IPCs of the official table its values; the official program ends at any other. In
+    between, one update per image of a class and epochs on the line between the neighbours; above
+    50 officially 100 updates and 10 epochs.
+
+    >>> dc_loops(10), dc_loops(15), dc_loops(51)
+    ((10, 50), (15, 38), (100, 10))
+    """
+    if ipc > max(_INNER_EPOCHS):
+        return _LONGEST_OUTER_LOOPS, _INNER_EPOCHS[max(_INNER_EPOCHS)]
+    inner = np.interp(ipc, list(_INNER_EPOCHS), list(_INNER_EPOCHS.values()))
+    return ipc, round(float(inner))
+
+
+def _at_least(table: dict[int, int], ipc: int) -> int:
+    return table[max(start for start in table if start <= ipc)]
+
+
+# The smallest valid value of every number that has one.
+_MINIMA = {
+    "ipc": 1,
+    "steps": 0,
+    "seed": 0,
+    "per_cell": 1,
+    "batch_real": 1,
+    "lr_img": 0.0,
+    "momentum_img": 0.0,
+    "outer_loops": 1,
+    "inner_epochs": 0,
+    "warmup_epochs": 0,
+    "lr_net": 0.0,
+    "batch_train": 1,
+    "chunk": 1,
+    "block": 1,
+    "log_every": 1,
+    "evaluate.networks": 1,
+    "evaluate.epochs": 0,
+    "evaluate.lr": 0.0,
+    "evaluate.batch_size": 1,
+    "evaluate.every": 0,
+    "evaluate.uint8_networks": 0,
+    "evaluate.full_epochs": 1,
+    "evaluate.full_steps": 1,
+}
+BASELINES = ("random", "full")
+
+
+def _check(config: Config) -> None:
+    values = _flat(dataclasses.asdict(config))
+    for name, minimum in _MINIMA.items():
+        value = values[name]
+        if value is not None and not minimum <= value < np.inf:
+            raise ConfigError(f"--{name} {value} is out of range; choose {minimum} or more")
+    models.resolve_archs(config.model, model=config.model)
+    models.resolve_archs(config.evaluate.archs, model=config.model)
+    for strategy in (config.dsa_strategy, config.evaluate.augment or augment.NONE):
+        augment.operations(strategy)
+    for name in baselines(config.evaluate):
+        if name not in BASELINES:
+            raise unknown_name("baseline", name, (*BASELINES, "none"))
+
+
+def baselines(config: EvaluateConfig) -> tuple[str, ...]:
+    """Names of the baselines to score.
+
+    >>> baselines(EvaluateConfig(baselines="random, full"))
+    ('random', 'full')
+    """
+    names = (name.strip() for name in config.baselines.split(","))
+    return tuple(name for name in names if name not in ("", "none"))

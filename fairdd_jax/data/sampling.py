@@ -1,0 +1,130 @@
+"""Which real images a step sees: uniform draws without replacement, per cell or per class.
+
+A cell is a (class, group) pair. Both samplers give the same `RealBatch`, so that nothing after
+them knows which one drew it; every function here is traceable and takes its randomness by key.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fairdd_jax.losses import group_weights
+
+
+class GroupIndex(NamedTuple):
+    """The images of a training set, sorted by cell."""
+
+    order: jax.Array
+    """``[N]``: positions of the images, class by class and group by group."""
+    start: jax.Array
+    """``[C, G]``: where each cell begins in ``order``."""
+    counts: jax.Array
+    """``[C, G]``: how many images each cell has."""
+
+
+class RealBatch(NamedTuple):
+    """The real images of one step, N per class."""
+
+    indices: jax.Array
+    """``[C, N]``: positions in the training set."""
+    weights: jax.Array
+    """``[C, G, N]``: row g averages the images of group g; all zero if it has none."""
+    shares: jax.Array
+    """``[C, G]``: fraction of the class in each group."""
+
+
+def group_index(
+    labels: np.ndarray, groups: np.ndarray, *, num_classes: int, num_groups: int
+) -> GroupIndex:
+    """Sort a training set by cell.
+
+    Args:
+      labels: ``[N]`` integers in ``[0, num_classes)``.
+      groups: ``[N]`` integers in ``[0, num_groups)``.
+      num_classes: number of classes C.
+      num_groups: number of groups G.
+
+    >>> index = group_index(np.array([1, 0, 1]), np.array([0, 1, 0]), num_classes=2, num_groups=2)
+    >>> index.order.tolist(), index.counts.tolist()
+    ([1, 0, 2], [[0, 1], [2, 0]])
+    """
+    cell = labels.astype(np.int64) * num_groups + groups
+    count = np.bincount(cell, minlength=num_classes * num_groups)
+    start = np.concatenate([[0], np.cumsum(count)[:-1]])
+    shape = (num_classes, num_groups)
+    return GroupIndex(
+        jnp.asarray(np.argsort(cell, kind="stable"), jnp.int32),
+        jnp.asarray(start.reshape(shape), jnp.int32),
+        jnp.asarray(count.reshape(shape), jnp.int32),
+    )
+
+
+def draw(key: jax.Array, count: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Draw positions below ``count`` uniformly without replacement (Floyd's algorithm).
+
+    Args:
+      key: random key.
+      count: scalar, how many there are to draw from.
+      size: how many to draw.
+
+    Returns:
+      ``[size]`` positions and ``[size]`` booleans; if ``count < size`` every position is drawn
+      once and the rest is marked False.
+
+    Reference: Bentley and Floyd, A sample of brilliance (CACM 1987). The draws of one call cost
+    ``size**2`` comparisons, whatever the count.
+    """
+    last = count - size + jnp.arange(size, dtype=count.dtype)
+    candidate = jax.random.randint(key, (size,), 0, jnp.maximum(last, 0) + 1, dtype=count.dtype)
+
+    def pick(i: jax.Array, chosen: jax.Array) -> jax.Array:
+        position = jnp.where((chosen == candidate[i]).any(), last[i], candidate[i])
+        return chosen.at[i].set(jnp.where(last[i] < 0, -1, position))
+
+    chosen = jax.lax.fori_loop(0, size, pick, jnp.full(size, -1, count.dtype))
+    return jnp.maximum(chosen, 0), chosen >= 0
+
+
+def stratified_batch(key: jax.Array, index: GroupIndex, *, per_cell: int) -> RealBatch:
+    """Draw ``per_cell`` images of every (class, group) cell, or all of a smaller cell.
+
+    Every group centre is then estimated equally well. The shares are those of the training set,
+    so that the vanilla target, their weighted mean, stays unbiased. N = G ``per_cell``, and group
+    g owns the images from ``g per_cell`` on.
+    """
+    C, G = index.counts.shape
+    keys = jax.random.split(key, (C, G))
+    cell_draw = jax.vmap(jax.vmap(lambda k, count: draw(k, count, per_cell)))
+    positions, valid = cell_draw(keys, index.counts)
+    indices = index.order[jnp.where(valid, positions + index.start[..., None], 0)]
+    average = _shares(valid)
+    weights = jnp.eye(G)[None, :, :, None] * average[:, None]
+    shares = _shares(index.counts)
+    return RealBatch(indices.reshape(C, G * per_cell), weights.reshape(C, G, G * per_cell), shares)
+
+
+def proportional_batch(key: jax.Array, index: GroupIndex, *, batch_real: int) -> RealBatch:
+    """Draw ``batch_real`` images of every class whatever their group, as the official code does.
+
+    The shares are those of the batch. N = ``batch_real``; a smaller class gives all its images.
+    """
+    C, G = index.counts.shape
+
+    def of_class(k: jax.Array, start: jax.Array, count: jax.Array) -> RealBatch:
+        positions, valid = draw(k, count.sum(), batch_real)
+        ends = jnp.cumsum(count)
+        groups = jnp.searchsorted(ends, positions, side="right").astype(jnp.int32)
+        weights = group_weights(groups, num_groups=G, valid=valid)
+        drawn = ((groups[None] == jnp.arange(G)[:, None]) & valid[None]).sum(1)
+        indices = index.order[jnp.where(valid, positions + start[0], 0)]
+        return RealBatch(indices, weights, _shares(drawn))
+
+    return jax.vmap(of_class)(jax.random.split(key, C), index.start, index.counts)
+
+
+def _shares(counts: jax.Array) -> jax.Array:
+    """Counts (or booleans) as fractions of their sum along the last axis; all zero if it is 0."""
+    counts = counts.astype(jnp.float32)
+    return counts / jnp.maximum(counts.sum(-1, keepdims=True), 1.0)

@@ -1,0 +1,91 @@
+"""Gradient matching (DC): the signal is the gradient of the mean cross-entropy.
+
+With the siamese augmentation it is called DSA. The images must be independent given the network
+(instance norm, or frozen batch statistics), so that the gradient of a group is a weighted sum over
+its images, in whatever portions they pass.
+
+References: Zhao et al., Dataset Condensation with Gradient Matching (ICLR 2021); Zhao and Bilen,
+Dataset Condensation with Differentiable Siamese Augmentation (ICML 2021).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fairdd_jax import losses
+from fairdd_jax.methods.method import Forward, Method, PyTree, Real
+
+
+def _cross_entropy(
+    params: PyTree, forward: Forward, images: jax.Array, label: jax.Array, weights: jax.Array
+) -> jax.Array:
+    logits = forward(params, images).logits
+    labels = jnp.broadcast_to(label, logits.shape[:1])
+    return weights @ optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def group_gradients(forward: Forward, params: PyTree, real: Real, label: jax.Array) -> PyTree:
+    """Gradient of the mean cross-entropy of every group of a class, leaves ``[G, ...]``.
+
+    The images are packed into blocks of one group each, and every block's gradient is added to
+    that of its group: one backward pass per image whatever the number of groups, where a pass per
+    group would cost G of them.
+    """
+    images, weights, block_groups = _pack(real)
+
+    def add(total: PyTree, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[PyTree, None]:
+        block_images, block_weights, group = block
+
+        def with_block() -> PyTree:
+            gradient = jax.grad(_cross_entropy)(
+                params, forward, real.prepare(block_images), label, block_weights
+            )
+            return jax.tree.map(lambda t, g: t.at[group].add(g), total, gradient)
+
+        return jax.lax.cond(block_weights.any(), with_block, lambda: total), None
+
+    num_groups = real.weights.shape[0]
+    zeros = jax.tree.map(lambda p: jnp.zeros((num_groups, *p.shape), p.dtype), params)
+    return jax.lax.scan(add, zeros, (images, weights, block_groups))[0]
+
+
+def _pack(real: Real) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Images ``[M, k, ...]``, their weights ``[M, k]`` and the group of each block ``[M]``."""
+    num_groups, num_images = real.weights.shape
+    group = jnp.argmax(real.weights, axis=0)
+    weight = real.weights.max(0)
+    member = (real.weights > 0).astype(jnp.int32)
+    blocks = -(-member.sum(1) // real.chunk)
+    first = jnp.cumsum(blocks) - blocks
+    rank = jnp.take_along_axis(jnp.cumsum(member, axis=1), group[None], axis=0)[0] - 1
+    slot = first[group] * real.chunk + rank
+    slot = jnp.where(weight > 0, slot, real.num_blocks * real.chunk)  # dropped: out of range
+    source = jnp.zeros(real.num_blocks * real.chunk, jnp.int32)
+    source = source.at[slot].set(jnp.arange(num_images, dtype=jnp.int32), mode="drop")
+    weights = jnp.zeros(real.num_blocks * real.chunk).at[slot].set(weight, mode="drop")
+    block_groups = jnp.searchsorted(jnp.cumsum(blocks), jnp.arange(real.num_blocks), side="right")
+    images = real.images[source].reshape(real.num_blocks, real.chunk, *real.images.shape[1:])
+    return (
+        images,
+        weights.reshape(real.num_blocks, real.chunk),
+        jnp.minimum(block_groups, num_groups - 1),
+    )
+
+
+def mean_gradient(forward: Forward, params: PyTree, images: jax.Array, label: jax.Array) -> PyTree:
+    """Gradient of the mean cross-entropy of the synthetic images of a class."""
+    weights = jnp.full(images.shape[0], 1.0 / images.shape[0])
+    return jax.grad(_cross_entropy)(params, forward, images, label, weights)
+
+
+DC = Method(
+    summary="DC, matches gradients",
+    group_signals=group_gradients,
+    synthetic_signal=mean_gradient,
+    loss=losses.gradient_matching_loss,
+    distances=losses.GRADIENT_DISTANCES,
+    cobra_distance="ours",
+    trains_network=True,
+    cobra_warmup=False,
+    frozen_statistics=True,
+)

@@ -1,0 +1,72 @@
+"""What a matching method is: a record of functions. The loop knows no method by name."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+
+from fairdd_jax.models import Outputs
+
+PyTree = Any
+
+
+class Forward(Protocol):
+    """A network with everything but its parameters and its images fixed."""
+
+    def __call__(self, params: PyTree, images: jax.Array, mask: jax.Array | None = None) -> Outputs:
+        """Logits and features of normalised images ``[N, H, W, C]``; ``mask`` as in models."""
+        ...
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real images of one class as a method sees them.
+
+    Attributes:
+      images: ``[N, H, W, C]`` uint8.
+      weights: ``[G, N]``; row g averages the images of group g.
+      prepare: normalises and augments any number of the images.
+      num_blocks: how many blocks of ``chunk`` images of one group hold them all.
+      chunk: images that pass through the network at once.
+    """
+
+    images: jax.Array
+    weights: jax.Array
+    prepare: Callable[[jax.Array], jax.Array]
+    num_blocks: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class Method:
+    """A matching method.
+
+    Attributes:
+      summary: one line for a person.
+      group_signals: ``(forward, params, real, label)`` to the mean signal of every group, a pytree
+        with leading axis G.
+      synthetic_signal: ``(forward, params, images, label)`` to the same pytree without that axis.
+      loss: ``(group signals, synthetic signal, shares, present, fairness, distance)`` to a scalar.
+      distances: names of the distances that the loss knows; the first is the default.
+      trains_network: whether a network serves several updates and is trained in between, or one.
+      cobra_distance: the default distance of the fairness mode cobra.
+      cobra_warmup: whether cobra warms the network up before it matches.
+      frozen_statistics: whether batch norm uses statistics taken from real images of all classes
+        beforehand, or those of the batch in hand.
+    """
+
+    summary: str
+    group_signals: Callable[[Forward, PyTree, Real, jax.Array], PyTree]
+    synthetic_signal: Callable[[Forward, PyTree, jax.Array, jax.Array], PyTree]
+    loss: Callable[..., jax.Array]
+    distances: Mapping[str, Any]
+    trains_network: bool
+    cobra_distance: str
+    cobra_warmup: bool
+    frozen_statistics: bool
+
+    @property
+    def default_distance(self) -> str:
+        """The distance of every fairness mode but cobra."""
+        return next(iter(self.distances))

@@ -1,0 +1,179 @@
+"""Training a network on a set of images that is in memory: synthetic, real, warm-up or test bed.
+
+Everything is a function of the step number, so that any stretch of steps is one compiled call
+and a training that is cut in pieces equals one that is not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from fairdd_jax import augment
+from fairdd_jax.data.normalise import normalise
+
+PyTree = Any
+
+
+class TrainState(NamedTuple):
+    """A network in training."""
+
+    variables: PyTree
+    """Collections ``params`` and, with batch norm, ``batch_stats``."""
+    opt_state: optax.OptState
+
+
+class StepMetrics(NamedTuple):
+    """Means over one batch, before its update."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
+@optax.inject_hyperparams
+def sgd(learning_rate: float, momentum: float, weight_decay: float) -> optax.GradientTransformation:
+    """PyTorch's SGD: decay added to the gradient, m = momentum m + g, p -= rate m.
+
+    The numbers live in the state, so that another rate or a fresh momentum compiles nothing.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay),
+        optax.sgd(learning_rate, momentum),
+    )
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How a network is trained.
+
+    Attributes:
+      network: a module of `fairdd_jax.models`, or one with the same call.
+      mean: normalisation of uint8 images.
+      std: normalisation of uint8 images.
+      batch_size: images per step; every epoch shuffles, and its last batch may be smaller.
+      strategy: augmentation, one operation per batch with parameters for every image; or "none".
+      chunk: images that pass through the network at once.
+    """
+
+    network: nn.Module
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_size: int = 256
+    strategy: str = augment.NONE
+    chunk: int = 1024
+
+    def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> PyTree:
+        """Fresh variables of the network."""
+        return self.network.init(key, jnp.zeros((1, *image_shape)))
+
+    def start(
+        self, variables: PyTree, *, lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> TrainState:
+        """Begin (or begin again, momentum at zero) with a learning rate."""
+        optimizer = sgd(learning_rate=lr, momentum=momentum, weight_decay=weight_decay)
+        return TrainState(variables, optimizer.init(variables["params"]))
+
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Optimiser steps that see every image once."""
+        return -(-num_images // self.batch_size)
+
+    def run(
+        self,
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        first: jax.Array | int,
+        last: jax.Array | int,
+    ) -> TrainState:
+        """Take the steps ``first`` to ``last - 1``; both may be traced."""
+        body = lambda step, s: self.step(s, images, labels, key, step)[0]  # noqa: E731
+        return jax.lax.fori_loop(first, last, body, state)
+
+    def step(
+        self,
+        state: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        step: jax.Array | int,
+    ) -> tuple[TrainState, StepMetrics]:
+        """Take one step on the batch that belongs to its number.
+
+        Args:
+          state: network and optimiser.
+          images: ``[N, H, W, C]``, uint8 or normalised.
+          labels: ``[N]`` integers.
+          key: random key of the whole training.
+          step: number of the step, from 0.
+        """
+        shuffle_key, augment_key = jax.random.split(key)
+        indices, weights = self._batch(images.shape[0], shuffle_key, step)
+        batch = images if indices is None else images[indices]
+        batch_labels = labels if indices is None else labels[indices]
+        batch = augment.augment_batch(
+            jax.random.fold_in(augment_key, step),
+            normalise(batch, mean=self.mean, std=self.std),
+            strategy=self.strategy,
+        )
+
+        params = state.variables["params"]
+        gradient, metrics, changed = self._gradient(state.variables, batch, batch_labels, weights)
+        optimizer = sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)  # numbers: in the state
+        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+        variables = {**state.variables, **changed, "params": optax.apply_updates(params, updates)}
+        return TrainState(variables, opt_state), metrics
+
+    def _gradient(
+        self, variables: PyTree, images: jax.Array, labels: jax.Array, weights: jax.Array
+    ) -> tuple[PyTree, StepMetrics, PyTree]:
+        """Gradient of the weighted loss, its metrics, and the collections that changed.
+
+        Without batch statistics the images are independent, and pass in chunks that add up.
+        """
+
+        def loss_of(
+            params: PyTree, x: jax.Array, y: jax.Array, w: jax.Array
+        ) -> tuple[jax.Array, tuple[StepMetrics, PyTree]]:
+            outputs, changed = self.network.apply(
+                {**variables, "params": params}, x, train=True, mask=w, mutable=["batch_stats"]
+            )
+            loss = w @ optax.softmax_cross_entropy_with_integer_labels(outputs.logits, y)
+            correct = (outputs.logits.argmax(-1) == y).astype(loss.dtype)
+            return loss, (StepMetrics(loss, w @ correct), changed)
+
+        gradient_of = jax.grad(loss_of, has_aux=True)
+        params = variables["params"]
+        chunk = min(self.chunk, images.shape[0])
+        if "batch_stats" in variables or chunk == images.shape[0]:
+            gradient, (metrics, changed) = gradient_of(params, images, labels, weights)
+            return gradient, metrics, changed
+
+        def chunks(x: jax.Array) -> jax.Array:
+            padded = jnp.pad(x, [(0, -x.shape[0] % chunk)] + [(0, 0)] * (x.ndim - 1))
+            return padded.reshape(-1, chunk, *x.shape[1:])
+
+        def add(total: PyTree, part: tuple[jax.Array, ...]) -> tuple[PyTree, None]:
+            gradient, (metrics, _) = gradient_of(params, *part)
+            return jax.tree.map(jnp.add, total, (gradient, metrics)), None
+
+        zero = (jax.tree.map(jnp.zeros_like, params), StepMetrics(jnp.zeros(()), jnp.zeros(())))
+        parts = (chunks(images), chunks(labels), chunks(weights))
+        (gradient, metrics), _ = jax.lax.scan(add, zero, parts)
+        return gradient, metrics, {}
+
+    def _batch(
+        self, num_images: int, key: jax.Array, step: jax.Array | int
+    ) -> tuple[jax.Array | None, jax.Array]:
+        """Positions of a step's batch (None: all) and the weights that average it."""
+        if num_images <= self.batch_size:
+            return None, jnp.full(num_images, 1.0 / num_images)
+        epoch, batch = jnp.divmod(step, self.steps_per_epoch(num_images))
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
+        position = batch * self.batch_size + jnp.arange(self.batch_size)
+        valid = position < num_images
+        return order[jnp.where(valid, position, 0)], valid / valid.sum().astype(jnp.float32)

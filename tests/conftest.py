@@ -1,0 +1,42 @@
+"""What all tests share: strict JAX settings and access to the golden numbers."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+GOLDEN_DIR = Path(os.environ.get("FAIRDD_GOLDEN_DIR", Path(__file__).parent / "golden"))
+
+# The tolerances of tests/golden/README.md: max|a - b| <= atol + rtol * max|b|.
+FIRST_ORDER = {"atol": 1e-6, "rtol": 2e-5}
+SECOND_ORDER = {"atol": 1e-9, "rtol": 1e-4}
+METRIC = {"atol": 1e-6, "rtol": 0.0}
+
+
+def golden(name: str) -> Any:
+    """The arrays of a golden .npz as a dict, or the content of a golden .json."""
+    path = GOLDEN_DIR / name
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def golden_files(pattern: str) -> list[str]:
+    """Names of the golden files that match a pattern."""
+    return sorted(path.name for path in GOLDEN_DIR.glob(pattern))
+
+
+def assert_close(actual: Any, expected: Any, *, atol: float, rtol: float) -> None:
+    """Assert max|actual - expected| <= atol + rtol * max|expected|, and equal shapes."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    scale = np.max(np.abs(expected), initial=0.0)
+    error = np.max(np.abs(actual - expected), initial=0.0)
+    assert error <= atol + rtol * scale, f"error {error:.3g} at scale {scale:.3g}"

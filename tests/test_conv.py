@@ -1,0 +1,150 @@
+"""The convolution against XLA's own, whose derivatives come from automatic differentiation."""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import FIRST_ORDER, assert_close
+from jax import lax
+from jax.test_util import check_grads
+
+from fairdd_jax.models.conv import conv2d
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+Convolution = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def reference(stride: int, padding: int) -> Convolution:
+    def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        pads = [(padding, padding)] * 2
+        return lax.conv_general_dilated(
+            images, kernel, (stride, stride), pads, dimension_numbers=LAYOUT
+        )
+
+    return convolve
+
+
+def operands(size: int, *, height: int = 7, width: int = 10) -> tuple[jax.Array, jax.Array]:
+    """Two images of 3 channels and a kernel of 4 outputs: no two axes of one length."""
+    random = np.random.default_rng(size)
+    images = random.normal(size=(2, height, width, 3))
+    kernel = random.normal(size=(size, size, 3, 4)) / size
+    return jnp.asarray(images, jnp.float32), jnp.asarray(kernel, jnp.float32)
+
+
+def curved(convolve: Convolution) -> Convolution:
+    """A scalar in which all second derivatives, the mixed one too, are at work."""
+
+    def loss(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        output = convolve(images, kernel)
+        return jnp.vdot(jnp.tanh(output), jnp.linspace(-1, 1, output.size).reshape(output.shape))
+
+    return loss
+
+
+def derivatives(convolve: Convolution) -> Callable:
+    """Output, both gradients, and a Hessian-vector product with respect to both operands."""
+    gradient = jax.grad(curved(convolve), (0, 1))
+
+    def along(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        by_images, by_kernel = gradient(images, kernel)
+        return jnp.vdot(by_images, jnp.cos(images)) + jnp.vdot(by_kernel, jnp.cos(kernel))
+
+    @jax.jit
+    def compute(images: jax.Array, kernel: jax.Array) -> tuple:
+        second = jax.grad(along, (0, 1))(images, kernel)
+        return convolve(images, kernel), gradient(images, kernel), second
+
+    return compute
+
+
+# Every pair of the three settings; two sides of different parity, so that the stride leaves a
+# remainder on one of them.
+CASES = [
+    (1 + (size // 2 + padding) % 2, size, padding) for size in (1, 3, 5) for padding in range(4)
+]
+
+
+@pytest.mark.parametrize(("stride", "size", "padding"), CASES)
+def test_value_and_derivatives_match_reference(stride: int, size: int, padding: int) -> None:
+    def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv2d(images, kernel, stride=stride, padding=padding)
+
+    images, kernel = operands(size)
+    actual = jax.tree.leaves(derivatives(convolve)(images, kernel))
+    expected = jax.tree.leaves(derivatives(reference(stride, padding))(images, kernel))
+    assert len(actual) == len(expected) == 5
+    for ours, theirs in zip(actual, expected, strict=True):
+        assert_close(ours, theirs, **FIRST_ORDER)
+
+
+@pytest.fixture
+def double_precision() -> Iterator[None]:
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.mark.usefixtures("double_precision")
+@pytest.mark.parametrize(("stride", "size", "padding"), [(1, 3, 1), (2, 3, 2)])
+def test_gradients_match_finite_differences(stride: int, size: int, padding: int) -> None:
+    random = np.random.default_rng(size)
+    images = jnp.asarray(random.normal(size=(2, 4, 5, 3)))
+    kernel = jnp.asarray(random.normal(size=(size, size, 3, 4)))
+
+    def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
+        return conv2d(images, kernel, stride=stride, padding=padding)
+
+    assert convolve(images, kernel).dtype == jnp.float64
+    check_grads(convolve, (images, kernel), order=2, modes=["rev"], atol=1e-5, rtol=1e-5)
+
+
+def test_vmap_equals_loop() -> None:
+    """Several networks on several batches: kernel and images both mapped, gradients too."""
+    images = jnp.stack([operands(3)[0] * scale for scale in (1.0, 0.5, -2.0)])
+    kernels = jnp.stack([operands(3)[1] * scale for scale in (1.0, -1.0, 0.3)])
+    compute = derivatives(lambda x, k: conv2d(x, k, stride=2, padding=1))
+    mapped = jax.vmap(compute)(images, kernels)
+    for i, pair in enumerate(zip(images, kernels, strict=True)):
+        row = jax.tree.map(lambda leaf, i=i: leaf[i], mapped)
+        for ours, alone in zip(jax.tree.leaves(row), jax.tree.leaves(compute(*pair)), strict=True):
+            assert_close(ours, alone, **FIRST_ORDER)
+
+
+def test_scan_equals_loop() -> None:
+    """Gradient steps on the kernel, compiled as a loop, and then differentiated by the images."""
+    images, kernel = operands(3)
+    gradient = jax.grad(curved(lambda x, k: conv2d(x, k, padding=1)), 1)
+
+    def scanned(images: jax.Array) -> jax.Array:
+        def step(kernel: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return kernel - 0.01 * gradient(images, kernel), None
+
+        return lax.scan(step, kernel, None, length=3)[0]
+
+    def unrolled(images: jax.Array) -> jax.Array:
+        k = kernel
+        for _ in range(3):
+            k = k - 0.01 * gradient(images, k)
+        return k
+
+    @partial(jax.jit, static_argnums=0)
+    def compute(train: Callable, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.value_and_grad(lambda x: (train(x) ** 2).sum())(images)
+
+    for ours, theirs in zip(compute(scanned, images), compute(unrolled, images), strict=True):
+        assert_close(ours, theirs, **FIRST_ORDER)
+
+
+def test_all_derivatives_keep_the_layout() -> None:
+    """No convolution of any order in another layout or grouped, which CPU loops run slowly."""
+    compute = derivatives(lambda x, k: conv2d(x, k, padding=1))
+    text = "".join(str(jax.make_jaxpr(compute)(*operands(3))).split())
+    layouts = re.findall(r"lhs_spec=.*?out_spec=\(.*?\)", text)
+    assert len(layouts) >= 6  # the three forms, and what their own derivatives are made of
+    assert set(layouts) == {"lhs_spec=(0,3,1,2),rhs_spec=(3,2,0,1),out_spec=(0,3,1,2)"}
+    assert set(re.findall(r"group_count=(\d+)", text)) == {"1"}
