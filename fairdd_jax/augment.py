@@ -322,7 +322,15 @@ _OPERATIONS: dict[str, tuple[Callable[..., jax.Array], tuple[str, ...]]] = {
 }
 
 
-def _names(strategy: str) -> list[str]:
+def operations(strategy: str) -> list[str]:
+    """Names of the operations of a strategy.
+
+    Raises:
+      ConfigError: The strategy has an unknown name.
+
+    >>> operations("flip_rotate"), operations("none")
+    (['flip', 'rotate'], [])
+    """
     """The operations of a strategy in its order."""
     names = [] if strategy == NONE else strategy.split("_")
     for name in names:
@@ -371,7 +379,7 @@ def sample(key: jax.Array, image_shape: Sequence[int], *, strategy: str = ALL) -
 
     angle = math.radians(ROTATE)
     return u._replace(
-        op=integer(u.op, 0, max(1, len(_names(strategy)))),
+        op=integer(u.op, 0, max(1, len(operations(strategy)))),
         translation_x=shift(u.translation_x, H),
         translation_y=shift(u.translation_y, W),
         offset_x=offset(u.offset_x, H),
@@ -407,7 +415,7 @@ def apply(parameters: Parameters, images: jax.Array, *, strategy: str = ALL) -> 
         operation, needed = _OPERATIONS[name]
         return operation(images, **{field: getattr(parameters, field) for field in needed})
 
-    branches = [partial(branch, name) for name in _names(strategy)]
+    branches = [partial(branch, name) for name in operations(strategy)]
     return jax.lax.switch(parameters.op, branches, parameters, images) if branches else images
 
 

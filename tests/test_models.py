@@ -58,14 +58,14 @@ def test_initial_distribution_is_that_of_pytorch(
     assert len({float(value) for value in params["bias"]}) > 0.99 * params["bias"].size
 
 
-def test_initial_norms_are_identities() -> None:
-    network = ConvNet(2, width=4, depth=1, norm="batchnorm")
-    variables = jax.jit(network.init)(jax.random.key(0), normal(3, 4, 4, 3))
-    affine, statistics = variables["params"]["Norm_0"], variables["batch_stats"]["Norm_0"]
-    for one in (affine["batch"]["scale"], statistics["batch"]["var"]):
-        assert_close(one, np.ones(4), atol=0, rtol=0)
-    for zero in (affine["batch"]["bias"], statistics["batch"]["mean"]):
-        assert_close(zero, np.zeros(4), atol=0, rtol=0)
+def test_initial_batch_norm_is_the_identity() -> None:
+    init = partial(BatchNorm().init, train=False)
+    variables = jax.jit(init)(jax.random.key(0), normal(3, 4, 4, 5))
+    affine, running = variables["params"], variables["batch_stats"]
+    for one in (affine["scale"], running["var"]):
+        assert_close(one, np.ones(5), atol=0, rtol=0)
+    for zero in (affine["bias"], running["mean"]):
+        assert_close(zero, np.zeros(5), atol=0, rtol=0)
 
 
 # Registry
@@ -198,7 +198,10 @@ def test_batch_norm_mask_equals_slice() -> None:
     images = jnp.concatenate([real, padding])[jnp.array([0, 5, 1, 2, 6, 3, 7, 4])]
     mask = jnp.array([1, 0, 1, 1, 0, 1, 0, 1], jnp.float32)
     rows = jnp.flatnonzero(mask)
-    variables = norm.init(jax.random.key(0), real, train=False)
+    variables = {
+        "params": {"scale": jnp.array([0.5, 2.0]), "bias": jnp.array([1.0, -1.0])},
+        "batch_stats": {"mean": jnp.array([0.1, 0.2]), "var": jnp.array([1.0, 3.0])},
+    }
 
     @jax.jit
     @partial(jax.value_and_grad, has_aux=True)

@@ -1,0 +1,291 @@
+"""The step and the loop: against plain loops over images and groups, and their invariants."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fairdd_jax import config as configuration
+from fairdd_jax import losses
+from fairdd_jax.data import Dataset
+from fairdd_jax.data.normalise import normalise
+from fairdd_jax.distill import Distiller, initial_images, training_set
+from fairdd_jax.errors import ConfigError, NonFiniteLossError
+
+CLASSES, GROUPS, SIDE = 2, 3, 8
+
+
+def toy(num=60, seed=0):
+    """Random images whose brightness tells the class and whose last channel tells the group."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, num)
+    groups = np.where(rng.random(num) < 0.6, labels, rng.integers(0, GROUPS, num))
+    images = rng.integers(0, 90, (num, SIDE, SIDE, 3)) + 60 * labels[:, None, None, None]
+    images[..., 2] += 40 * groups[:, None, None]
+    split = (images.astype(np.uint8), labels, groups)
+    return Dataset.from_arrays(split, split, name="toy")
+
+
+def settings(method="dm", **changes):
+    base = {
+        "data.name": "toy",
+        "method": method,
+        "model": "ConvNetD2W8",
+        "ipc": 2,
+        "steps": 2,
+        "per_cell": 4,
+        "batch_real": 16,
+        "chunk": 3,
+        "lr_img": 0.1,
+    }
+    if method != "dm":
+        base |= {"outer_loops": 2, "inner_epochs": 1}
+    return configuration.make(base | changes)
+
+
+def start(config, dataset, seed=0):
+    key = jax.random.key(seed)
+    images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
+    distiller = Distiller(config, dataset)
+    return distiller, distiller.init(key, images), training_set(dataset), key
+
+
+def updated(config, dataset, count=1):
+    distiller, state, data, key = start(config, dataset)
+    return distiller.run_block(state, data, key, count)
+
+
+def plain_loss(config, dataset, distiller, params, synthetic):
+    """The loss of all classes with the whole data set as the batch, group by group, no chunks."""
+    real = normalise(jnp.asarray(dataset.train.images), mean=dataset.mean, std=dataset.std)
+
+    def features(images):
+        return distiller.network.apply({"params": params}, images).features.mean(0)
+
+    def gradients(images, label):
+        def mean_loss(p):
+            logits = distiller.network.apply({"params": p}, images).logits
+            labels = jnp.full(len(images), label)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        return jax.grad(mean_loss)(params)
+
+    total = 0.0
+    for label in range(CLASSES):
+        of_class = dataset.train.labels == label
+        signals, shares = [], []
+        for group in range(GROUPS):
+            member = of_class & (dataset.train.groups == group)
+            if not member.any():
+                continue
+            images = real[np.flatnonzero(member)]
+            signals.append(features(images) if config.method == "dm" else gradients(images, label))
+            shares.append(member.sum() / of_class.sum())
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *signals)
+        mine = synthetic[label]
+        signal = features(mine) if config.method == "dm" else gradients(mine, label)
+        loss = (
+            losses.distribution_matching_loss
+            if config.method == "dm"
+            else losses.gradient_matching_loss
+        )
+        total += loss(
+            stacked,
+            signal,
+            shares=jnp.asarray(shares, jnp.float32),
+            fairness=config.fairness,
+            distance=config.distance,
+        )
+    return total
+
+
+WHOLE = [{"sampling": "stratified", "per_cell": 60}, {"sampling": "proportional", "batch_real": 60}]
+
+
+@pytest.mark.parametrize("sampler", WHOLE, ids=["stratified", "proportional"])
+@pytest.mark.parametrize("fairness", ["vanilla", "fairdd", "cobra"])
+@pytest.mark.parametrize("method", ["dm", "dc"])
+def test_update_agrees_with_a_plain_loop(method, fairness, sampler):
+    """With every cell drawn whole, a step is one SGD step on the loss of the whole data set."""
+    dataset = toy()
+    config = settings(method, fairness=fairness, warmup_epochs=0, momentum_img=0.0, **sampler)
+    distiller, state, data, key = start(config, dataset)
+    before = np.asarray(state.images)
+    after, loss = distiller.run_block(state, data, key, 1)
+    params = after.variables["params"]  # the network that was drawn for this update
+    expected, gradient = jax.value_and_grad(
+        lambda s: plain_loss(config, dataset, distiller, params, s)
+    )(jnp.asarray(before))
+    np.testing.assert_allclose(loss, expected, rtol=2e-5)
+    step = (before - np.asarray(after.images)) / config.lr_img
+    scale = np.abs(gradient).max()
+    np.testing.assert_allclose(step, gradient, atol=2e-4 * scale)
+
+
+@pytest.mark.parametrize("method", ["dm", "dc"])
+def test_gradient_of_the_step_agrees_with_finite_differences(method):
+    dataset = toy()
+    config = settings(method, momentum_img=0.0, **WHOLE[0])
+    distiller, state, data, key = start(config, dataset)
+    before = np.asarray(state.images)
+    after, _ = distiller.run_block(state, data, key, 1)
+    gradient = (before - np.asarray(after.images)) / config.lr_img
+    params = after.variables["params"]
+    loss = jax.jit(lambda s: plain_loss(config, dataset, distiller, params, s))
+    rng = np.random.default_rng(0)
+    direction = gradient + np.abs(gradient).mean() * rng.normal(size=gradient.shape)
+    direction = (direction / np.linalg.norm(direction)).astype(np.float32)
+    step = 0.05
+    slope = (loss(before + step * direction) - loss(before - step * direction)) / (2 * step)
+    np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=2e-2)
+
+
+@pytest.mark.parametrize("method", ["dm", "dc", "dsa"])
+def test_chunks_do_not_change_the_result(method):
+    strategy = "none" if method == "dc" else "color_crop_cutout_flip_scale_rotate"
+    images = [
+        updated(settings(method, chunk=chunk, dsa_strategy=strategy), toy(), 2)[0].images
+        for chunk in (1, 5, 64)
+    ]
+    for other in images[1:]:
+        np.testing.assert_allclose(images[0], other, atol=2e-5)
+
+
+def test_order_of_images_and_names_of_groups_do_not_matter():
+    dataset = toy()
+    rng = np.random.default_rng(1)
+    order, renamed = rng.permutation(len(dataset.train)), rng.permutation(GROUPS)
+    split = dataset.train
+    shuffled = (split.images[order], split.labels[order], renamed[split.groups[order]])
+    other = dataclasses.replace(
+        dataset, train=type(split)(*shuffled), test=dataset.test
+    )
+    config = settings("dm", **WHOLE[0])
+    distiller, state, data, key = start(config, dataset)
+    images = np.asarray(state.images)
+    expected = distiller.run_block(state, data, key, 1)[0].images
+    permuted = Distiller(config, other)
+    result = permuted.run_block(permuted.init(key, images), training_set(other), key, 1)[0].images
+    np.testing.assert_allclose(expected, result, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["dm", "dc"])
+@pytest.mark.parametrize("fairness", ["vanilla", "fairdd", "fairdd_mean", "cobra"])
+def test_loss_falls(method, fairness):
+    config = settings(
+        method, fairness=fairness, steps=1, outer_loops=25, inner_epochs=0, log_every=1, lr_img=0.05
+    )
+    distiller, state, data, key = start(config, toy())
+    seen = [line.loss for line in distiller.run(data, key, np.asarray(state.images))]
+    assert len(seen) == 25
+    assert np.mean(seen[-5:]) < 0.9 * np.mean(seen[:5])
+
+
+def test_equal_seeds_give_equal_bits_and_blocks_do_not_matter():
+    runs = [
+        np.asarray(updated(settings("dsa", dsa_strategy="flip_rotate"), toy(), 3)[0].images)
+        for _ in range(2)
+    ]
+    np.testing.assert_array_equal(*runs)
+    distiller, state, data, key = start(settings("dsa", dsa_strategy="flip_rotate"), toy())
+    for _ in range(3):
+        state, _ = distiller.run_block(state, data, key, 1)
+    np.testing.assert_array_equal(runs[0], state.images)
+    other = distiller.run_block(distiller.init(key, runs[0]), data, jax.random.key(1), 3)[0]
+    assert (np.asarray(other.images) != runs[0]).any()
+
+
+def test_second_call_compiles_nothing():
+    distiller, state, data, key = start(settings("dc"), toy())
+    for count in (1, 2):
+        state, _ = distiller.run_block(state, data, key, count)
+    assert distiller.run_block._cache_size() == 1
+
+
+def test_networks_serve_an_outer_loop_and_are_trained_in_between():
+    dataset = toy()
+
+    def kernels(inner_epochs):
+        distiller, state, data, key = start(
+            settings("dc", outer_loops=2, inner_epochs=inner_epochs), dataset
+        )
+        result = []
+        for _ in range(3):
+            state, _ = distiller.run_block(state, data, key, 1)
+            result.append(np.asarray(state.variables["params"]["classifier"]["kernel"]))
+        return result
+
+    first, second, third = kernels(0)
+    np.testing.assert_array_equal(first, second)
+    assert (first != third).any()
+    trained_first, trained_second, _ = kernels(4)
+    np.testing.assert_array_equal(trained_first, first)
+    assert (trained_second != first).any()
+
+
+def test_cobra_warms_the_network_up():
+    assert settings(fairness="cobra").warmup_epochs == 10
+    losses_seen = [
+        float(updated(settings(fairness="cobra", warmup_epochs=epochs), toy())[1])
+        for epochs in (0, 5)
+    ]
+    assert losses_seen[0] != losses_seen[1]
+
+
+@pytest.mark.parametrize("method", ["dm", "dc"])
+def test_batch_norm_networks_work(method):
+    config = settings(method, model="ConvNetD2W8BN", steps=2, log_every=1)
+    distiller, state, data, key = start(config, toy())
+    lines = list(distiller.run(data, key, np.asarray(state.images)))
+    assert np.isfinite([line.loss for line in lines]).all()
+    assert (lines[-1].images != lines[0].images).any()
+
+
+def test_batch_statistics_leave_padding_out():
+    """A cell smaller than ``per_cell`` is padded; asking for more padding must change nothing."""
+    values = [
+        float(updated(settings("dm", model="ConvNetD2W8BN", per_cell=n), toy())[1])
+        for n in (60, 75)
+    ]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+def test_initial_images_are_real_distinct_and_balanced():
+    dataset = toy()
+    key = jax.random.key(0)
+    pixels = normalise(jnp.asarray(dataset.train.images), mean=dataset.mean, std=dataset.std)
+    pixels = np.asarray(pixels).reshape(len(dataset.train), -1)
+    for init in ("real", "balanced"):
+        images = initial_images(key, dataset, ipc=6, init=init)
+        for label in range(CLASSES):
+            found = [
+                int(np.flatnonzero((pixels == image.reshape(1, -1)).all(1))[0])
+                for image in images[label]
+            ]
+            assert len(set(found)) == 6
+            assert (dataset.train.labels[found] == label).all()
+            if init == "balanced":
+                counts = np.bincount(dataset.train.groups[found], minlength=GROUPS)
+                available = dataset.cell_counts(dataset.train)[label]
+                assert (counts >= np.minimum(available, 2)).all()
+    noise = initial_images(key, dataset, ipc=50, init="noise")
+    assert abs(noise.mean()) < 0.02
+    assert abs(noise.std() - 1) < 0.02
+
+
+def test_more_images_than_a_class_has_are_refused():
+    with pytest.raises(ConfigError, match=r"ipc 61 is more than the \d+ real images of class '0'"):
+        initial_images(jax.random.key(0), toy(), ipc=61, init="real")
+
+
+def test_a_non_finite_loss_stops_with_its_steps_and_keeps_the_last_good_images():
+    config = settings("dm", lr_img=1e30, steps=6, log_every=2)
+    distiller, state, data, key = start(config, toy())
+    good = []
+    with pytest.raises(NonFiniteLossError, match=r"between updates \d and \d; try a smaller"):
+        for line in distiller.run(data, key, np.asarray(state.images)):
+            good.append(line)
+    assert len(good) < 3
