@@ -78,10 +78,10 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if train:
-            where = None if mask is None else (mask > 0).reshape(-1, 1, 1, 1)
+            where = None if mask is None else mask.astype(bool).reshape(-1, 1, 1, 1)
             mean, var = x.mean((0, 1, 2), where=where), x.var((0, 1, 2), where=where)
             if not self.is_initializing():
-                images = x.shape[0] if mask is None else (mask > 0).sum()
+                images = x.shape[0] if mask is None else mask.astype(bool).sum()
                 count = jnp.asarray(images * x.shape[1] * x.shape[2], x.dtype)
                 update = partial(_running, momentum=self.momentum)
                 running_mean.value = update(running_mean.value, mean)
