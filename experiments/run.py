@@ -15,9 +15,9 @@ from rich.console import Console
 
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
-from fairdd_jax import data, models, report, workdir
+from fairdd_jax import data, models, presets, report, workdir
 from fairdd_jax.api import Run
-from fairdd_jax.config import Config
+from fairdd_jax.config import Config, Fairness
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distill import Progress
@@ -71,14 +71,14 @@ def run(arguments: list[str], console: Console) -> int:
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
     if options.list:
-        for name, line in configuration.preset_names().items():
+        for name, line in presets.names().items():
             print(f"{name:16} {line}")
         return 0
     wants_help = any(argument in ("-h", "--help") for argument in rest)
     if options.config is None and not wants_help:
         raise ConfigError("--config NAME is missing; --list prints the names")
     settings = (
-        configuration.compose(options.config, recipe=options.recipe, quick=options.quick)
+        presets.compose(options.config, recipe=options.recipe, quick=options.quick)
         if options.config
         else {}
     )
@@ -115,8 +115,9 @@ def distil_and_score(
     this = Run(config, dataset)
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
-        total = config.steps * int(config.outer_loops or 1)
-        with terminal.progress_bar(console, f"distil {title}", total, "updates") as advance:
+        with terminal.progress_bar(
+            console, f"distil {title}", config.updates, "updates"
+        ) as advance:
             done = 0
 
             def on_progress(line: Progress) -> None:
@@ -147,14 +148,17 @@ def _steps(run: Run) -> int:
     archs = models.resolve_archs(evaluation.archs, model=run.config.model)
     networks = len(archs) * (evaluation.networks + evaluation.uint8_networks)
     networks += evaluation.networks if "random" in configuration.baselines(evaluation) else 0
-    return networks * (int(evaluation.epochs or 0) + 1)
+    return networks * (evaluation.epochs + 1)
 
 
 def compare(config: Config, dataset: Dataset, folder: Path, console: Console) -> None:
     """Vanilla beside the chosen fairness mode, each a run of its own, under the same budget."""
-    runs: dict[str, Run] = {}
+    runs: dict[Fairness, Run] = {}
     baselines: dict[str, dict[str, Any]] = {}
-    for mode in dict.fromkeys(("vanilla", config.fairness)):
+    modes: list[Fairness] = ["vanilla"]
+    if config.fairness not in modes:
+        modes.append(config.fairness)
+    for mode in modes:
         chosen = dataclasses.replace(config, fairness=mode)
         runs[mode] = distil_and_score(chosen, dataset, folder / mode, console, baselines)
         baselines = runs[mode].baselines

@@ -1,13 +1,9 @@
 """The short way in: distil a data set, score the result, save it. The runner is a shell on this."""
 
 import dataclasses
-import platform
-import resource
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +11,11 @@ import jax
 import numpy as np
 
 from fairdd_jax import config as configuration
-from fairdd_jax import data, models, report, workdir
+from fairdd_jax import data, environment, models, presets, report, workdir
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise, to_pixels
-from fairdd_jax.distill import Distiller, Progress, initial_images, training_set
+from fairdd_jax.distill import Progress, distil, initial_images
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.evaluate import Evaluator, Schedule
 
@@ -63,13 +59,14 @@ def distill(
     >>> import numpy as np
     >>> from fairdd_jax.data import Dataset
     >>> rng = np.random.default_rng(0)
-    >>> split = rng.integers(0, 256, (40, 8, 8, 3), np.uint8), np.arange(40) % 2, np.arange(40) // 20
+    >>> images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    >>> split = images, np.arange(40) % 2, np.arange(40) // 20
     >>> run = distill(Dataset.from_arrays(split, split), ipc=1, steps=1, model="ConvNetD1W8")
     >>> run.distilled().images.shape
     (2, 8, 8, 3)
     """
     name = dataset if isinstance(dataset, str) else dataset.name
-    chosen = configuration.compose_parts(method, recipe=recipe) | {
+    chosen = presets.compose_parts(method, recipe=recipe) | {
         "data.name": name,
         "ipc": ipc,
         "fairness": fairness,
@@ -109,9 +106,7 @@ class Run:
         self.evaluations_uint8: list[dict[str, Any]] = []
         self.baselines: dict[str, dict[str, Any]] = {}
         self.timing = {"compile_s": 0.0, "step_s": 0.0, "distill_s": 0.0, "evaluate_s": 0.0}
-        self.images = initial_images(
-            self._key(_INIT), dataset, ipc=config.ipc, init=config.init
-        )
+        self.images = initial_images(self._key(_INIT), dataset, ipc=config.ipc, init=config.init)
         self._evaluators: dict[str, Evaluator] = {}
 
     def _key(self, stream: int) -> jax.Array:
@@ -125,9 +120,8 @@ class Run:
         """
         every = self.config.evaluate.every
         evaluated = 0
-        distiller = Distiller(self.config, self.dataset)
         began = time.perf_counter()
-        steps = distiller.run(training_set(self.dataset), self._key(_DISTILL), self.images)
+        steps = distil(self.config, self.dataset, key=self._key(_DISTILL), images=self.images)
         for progress in steps:
             self.images, self.step = progress.images, progress.step
             self.timing["compile_s"] = progress.compile_seconds
@@ -181,7 +175,7 @@ class Run:
         self,
         arch: str,
         images: np.ndarray,
-        epochs: int | None,
+        epochs: int,
         networks: int,
         on_steps: Callable[[int], None],
     ) -> dict[str, Any]:
@@ -191,7 +185,7 @@ class Run:
             arch,
             images.reshape(-1, *images.shape[2:]),
             labels,
-            Schedule.of_synthetic(int(epochs or 0), steps_per_epoch),
+            Schedule.of_synthetic(epochs, steps_per_epoch),
             networks,
             on_steps,
         )
@@ -218,9 +212,7 @@ class Run:
             per_epoch = self._evaluator(arch).trainer.steps_per_epoch(len(train))
             steps = config.full_steps or config.full_epochs * per_epoch
             schedule = Schedule.of_full(steps)
-            summary = self._train_and_test(
-                arch, train.images, train.labels, schedule, 1, on_steps
-            )
+            summary = self._train_and_test(arch, train.images, train.labels, schedule, 1, on_steps)
         self.baselines[name] = summary
         return summary
 
@@ -248,7 +240,7 @@ class Run:
     def _evaluator(self, arch: str) -> Evaluator:
         if arch not in self._evaluators:
             self._evaluators[arch] = Evaluator(
-                self.dataset, arch, self.config.evaluate, chunk=int(self.config.chunk or 1)
+                self.dataset, arch, self.config.evaluate, chunk=self.config.chunk
             )
         return self._evaluators[arch]
 
@@ -263,7 +255,7 @@ class Run:
                 "config": dataclasses.asdict(self.config),
                 "dataset": self.dataset.name,
                 "step": self.step,
-                "versions": _versions(),
+                "versions": environment.versions(),
                 "evaluations": self.evaluations,
             },
         )
@@ -286,8 +278,8 @@ class Run:
             "evaluations_uint8": self.evaluations_uint8,
             "baselines": self.baselines,
             "timing": self.timing,
-            "peak_memory_bytes": _peak_memory(),
-            "environment": _environment(),
+            "peak_memory_bytes": environment.peak_memory(),
+            "environment": environment.describe(),
             "seed": self.config.seed,
         }
 
@@ -307,43 +299,3 @@ class Run:
         self.distilled().save(folder / "distilled.npz")
         workdir.write_atomically(folder / "images" / f"step_{self.step:06d}.png", self.picture())
         workdir.write_json(folder / "results.json", self.results())
-
-
-def _versions() -> dict[str, str]:
-    packages = ("fairdd-jax", "jax", "jaxlib", "flax", "optax", "numpy")
-    return {package: metadata.version(package) for package in packages}
-
-
-def _environment() -> dict[str, Any]:
-    device = jax.devices()[0]
-    return {
-        **_versions(),
-        "python": platform.python_version(),
-        "device": f"{device.platform} {device.device_kind}",
-        "num_devices": jax.device_count(),
-        "platform": platform.platform(terse=True),
-        "git_commit": _git_commit(),
-    }
-
-
-def _git_commit() -> str | None:
-    """Commit of the source tree, None where there is no checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _peak_memory() -> int:
-    """Bytes: the device's own count where it keeps one, else the process's resident peak."""
-    statistics_of_device = jax.devices()[0].memory_stats() or {}
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(statistics_of_device.get("peak_bytes_in_use", kibibytes * 1024))

@@ -1,17 +1,14 @@
-"""One frozen tree of settings, and the presets that fill it.
+"""One frozen tree of settings, parsed, checked and completed.
 
-A preset name such as ``cmnist_fg_dm`` is composed of a data set and a method. Values come, each
-from one place and in this order, from the defaults of the dataclasses, ``presets.toml`` (data set,
-method, recipe, fairness, quick mode), and the user. A value of None means that it depends on the
-others; `resolve` fills it in.
+Values come, each from one place and in this order, from the defaults of the dataclasses, from
+`fairdd_jax.presets`, and from the user. A value of None means that it depends on the others;
+`resolve` fills it in.
 """
 
 import dataclasses
 import re
-import tomllib
 from argparse import ArgumentError
-from importlib import resources
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import jax
 import numpy as np
@@ -20,7 +17,18 @@ from jsonargparse import ArgumentParser
 from fairdd_jax import augment, models
 from fairdd_jax.data import DataConfig
 from fairdd_jax.errors import ConfigError, unknown_name
-from fairdd_jax.methods import METHODS, method_named
+from fairdd_jax.methods import method_named
+from fairdd_jax.presets import flat
+
+# The value of a field that depends on others until `resolve` has filled it in. Type checkers see
+# the resolved configuration, which is the one that everybody but this module works with.
+UNSET: Any = None
+if TYPE_CHECKING:
+    Int: TypeAlias = int
+    Float: TypeAlias = float
+    Str: TypeAlias = str
+else:
+    Int, Float, Str = int | None, float | None, str | None
 
 Fairness = Literal["vanilla", "fairdd", "fairdd_mean", "cobra"]
 
@@ -51,8 +59,8 @@ class EvaluateConfig:
 
     archs: str = "SS"
     networks: int = 10
-    epochs: int | None = None
-    augment: str | None = None
+    epochs: Int = UNSET
+    augment: Str = UNSET
     lr: float = 0.01
     batch_size: int = 256
     empty: Literal["skip", "official"] = "skip"
@@ -108,19 +116,24 @@ class Config:
     batch_real: int = 256
     init: Literal["real", "balanced", "noise"] = "real"
     model: str = "ConvNet"
-    distance: str | None = None
+    distance: Str = UNSET
     dsa_strategy: str = "none"
-    lr_img: float | None = None
+    lr_img: Float = UNSET
     momentum_img: float = 0.5
-    outer_loops: int | None = None
-    inner_epochs: int | None = None
-    warmup_epochs: int | None = None
+    outer_loops: Int = UNSET
+    inner_epochs: Int = UNSET
+    warmup_epochs: Int = UNSET
     lr_net: float = 0.01
     batch_train: int = 256
-    chunk: int | None = None
-    block: int | None = None
+    chunk: Int = UNSET
+    block: Int = UNSET
     log_every: int = 10
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+
+    @property
+    def updates(self) -> int:
+        """Updates of the synthetic images in the whole run."""
+        return self.steps * self.outer_loops
 
 
 # FairDD-DM takes ten times the learning rate where a class has as many images as this.
@@ -130,75 +143,6 @@ _WARMUP_EPOCHS = {1: 10, 50: 50, 100: 100}
 # Epochs of network training between two DC updates at the IPCs that the official table has.
 _INNER_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 _LONGEST_OUTER_LOOPS = 100
-
-
-def presets() -> dict[str, Any]:
-    """The content of ``presets.toml``."""
-    return tomllib.loads(resources.files("fairdd_jax").joinpath("presets.toml").read_text())
-
-
-def preset_names() -> dict[str, str]:
-    """Every preset name with a line about it.
-
-    >>> "cmnist_fg_dm" in preset_names()
-    True
-    """
-    table = presets()
-    lines = {"demo": "vanilla and FairDD side by side: " + table["data"]["demo"]["summary"]}
-    for source, entry in table["data"].items():
-        if source != "demo":
-            for name, method in METHODS.items():
-                lines[f"{source}_{name}"] = f"{entry['summary']}; {method.summary}"
-    return lines
-
-
-def compose(name: str, *, recipe: str | None = None, quick: bool = False) -> dict[str, Any]:
-    """The settings of a preset that differ from the defaults, as ``{"evaluate.epochs": 300}``.
-
-    Args:
-      name: a name of `preset_names`.
-      recipe: as in `compose_parts`.
-      quick: the same code path in seconds.
-
-    Raises:
-      ConfigError: an unknown name.
-
-    >>> compose("cmnist_fg_dc")["steps"]
-    1000
-    """
-    if name not in preset_names():
-        raise unknown_name("config", name, preset_names())
-    source, _, method = ("demo", "", "dm") if name == "demo" else name.rpartition("_")
-    settings = {"data.name": source} | compose_parts(method, recipe=recipe)
-    settings |= _flat(presets()["demo"]) if name == "demo" else {}
-    return settings | (_flat(presets()["quick"]) if quick else {})
-
-
-def compose_parts(method: str, *, recipe: str | None = None) -> dict[str, Any]:
-    """The settings of a method.
-
-    Args:
-      method: a name of `fairdd_jax.methods.METHODS`.
-      recipe: ``official`` or ``cobra``: every value of that program.
-
-    Raises:
-      ConfigError: an unknown name.
-    """
-    method_named(method)
-    table = presets()
-    settings = {"method": method} | _flat(table["methods"][method])
-    if recipe is None:
-        return settings
-    if recipe not in table["recipes"]:
-        raise unknown_name("recipe", recipe, table["recipes"])
-    return settings | _flat(table["recipes"][recipe][method])
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def parser(settings: dict[str, Any] | None = None) -> ArgumentParser:
@@ -218,7 +162,7 @@ def make(settings: dict[str, Any]) -> Config:
     >>> make({"data.name": "cmnist_fg", "ipc": 1}).distance
     'squared_l2'
     """
-    known = _flat(dataclasses.asdict(Config(DataConfig("demo"))))
+    known = flat(dataclasses.asdict(Config(DataConfig("demo"))))
     for name in settings:
         if name not in known:
             raise unknown_name("field", name, known)
@@ -284,7 +228,7 @@ def resolve(config: Config) -> Config:
         ),
     )
     if filled.distance not in method.distances:
-        raise unknown_name(f"distance of {config.method}", str(filled.distance), method.distances)
+        raise unknown_name(f"distance of {config.method}", filled.distance, method.distances)
     return filled
 
 
@@ -344,7 +288,7 @@ BASELINES = ("random", "full")
 
 
 def _check(config: Config) -> None:
-    values = _flat(dataclasses.asdict(config))
+    values = flat(dataclasses.asdict(config))
     for name, minimum in _MINIMA.items():
         value = values[name]
         if value is not None and not minimum <= value < np.inf:

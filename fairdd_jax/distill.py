@@ -1,56 +1,18 @@
-"""The distillation loop: its state, its one compiled step, and the host's part around it."""
+"""The host's part of distillation: where the images start, and the loop with its log."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from fairdd_jax import augment, models
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
-from fairdd_jax.data.sampling import (
-    GroupIndex,
-    RealBatch,
-    group_index,
-    proportional_batch,
-    stratified_batch,
-)
 from fairdd_jax.errors import ConfigError, NonFiniteLossError
-from fairdd_jax.methods import method_named
-from fairdd_jax.methods.method import Forward, Real
-from fairdd_jax.train import Trainer
-
-PyTree = Any
-
-# Real images per class that set the batch statistics of a batch-norm network in gradient matching.
-_STATISTICS_BATCH = 16
-
-
-class State(NamedTuple):
-    """What one update hands to the next."""
-
-    images: jax.Array
-    """``[C, I, H, W, channels]`` float32, normalised."""
-    opt_state: optax.OptState
-    variables: PyTree
-    """The network of the current iteration."""
-    update: jax.Array
-    """Updates done so far."""
-
-
-class TrainingSet(NamedTuple):
-    """The real images on the device."""
-
-    images: jax.Array
-    """``[N, H, W, channels]`` uint8."""
-    index: GroupIndex
+from fairdd_jax.step import Step, training_set
 
 
 @dataclass(frozen=True)
@@ -89,17 +51,6 @@ class Progress:
         }
 
 
-def training_set(dataset: Dataset) -> TrainingSet:
-    """Put the real images on the device and sort them by (class, group)."""
-    index = group_index(
-        dataset.train.labels,
-        dataset.train.groups,
-        num_classes=dataset.num_classes,
-        num_groups=dataset.num_groups,
-    )
-    return TrainingSet(jnp.asarray(dataset.train.images), index)
-
-
 def initial_images(key: jax.Array, dataset: Dataset, *, ipc: int, init: str) -> np.ndarray:
     """Where the synthetic images start.
 
@@ -130,231 +81,65 @@ def initial_images(key: jax.Array, dataset: Dataset, *, ipc: int, init: str) -> 
             )
         if init == "balanced":
             groups = dataset.train.groups[members]
-            turn = np.array([(groups[:i] == group).sum() for i, group in enumerate(groups)])
+            turn = np.zeros(len(members), int)
+            for group in np.unique(groups):
+                turn[groups == group] = np.arange((groups == group).sum())
             members = members[np.argsort(turn, kind="stable")]
         chosen.append(members[:ipc])
     pixels = jnp.asarray(dataset.train.images[np.stack(chosen)])
     return np.asarray(normalise(pixels, mean=dataset.mean, std=dataset.std))
 
 
-class Distiller:
-    """Makes and runs the step of one configuration.
+def distil(
+    config: Config, dataset: Dataset, *, key: jax.Array, images: np.ndarray
+) -> Iterator[Progress]:
+    """Run all updates, stopping for a line of the log every ``log_every`` of them.
 
     Args:
       config: a resolved configuration.
-      dataset: its data set.
+      dataset: the real images.
+      key: random key; equal keys give equal images, bit for bit, on one machine.
+      images: where the synthetic images start, as `initial_images` gives them.
+
+    Raises:
+      NonFiniteLossError: the loss became NaN or infinite; the last `Progress` was good.
     """
-
-    def __init__(self, config: Config, dataset: Dataset):
-        self.config = config
-        self.method = method_named(config.method)
-        self.network = models.create(
-            config.model, num_classes=dataset.num_classes, image_shape=dataset.image_shape
+    step = Step(config, dataset)
+    data = training_set(dataset)
+    init_key, run_key = jax.random.split(key)
+    state = step.init(init_key, images)
+    total = config.updates
+    if total == 0:
+        return
+    began = time.perf_counter()
+    run_block = step.run_block.lower(state, data, run_key, 1).compile()
+    compiled = last = time.perf_counter()
+    images_per_update = state.images.shape[0] * (step.batch_size() + config.ipc)
+    done = 0
+    while done < total:
+        since, losses = done, []
+        stop = min(total, since - since % config.log_every + config.log_every)
+        while done < stop:
+            count = min(config.block, stop - done)
+            state, loss = run_block(state, data, run_key, count)
+            losses.append(loss)
+            done += count
+        mean = float(sum(losses)) / ((done - since) * dataset.num_classes)
+        if not np.isfinite(mean):
+            raise NonFiniteLossError(
+                f"the matching loss became {mean} between updates {since} and {done}; "
+                f"try a smaller --lr_img than {config.lr_img}"
+            )
+        now = time.perf_counter()
+        per_update, last = (now - last) / (done - since), now
+        yield Progress(
+            step=done // config.outer_loops,
+            update=done,
+            loss=mean,
+            seconds=now - compiled,
+            step_seconds=per_update,
+            images_per_second=images_per_update / per_update,
+            compile_seconds=compiled - began,
+            images=np.asarray(state.images),
         )
-        self.trainer = Trainer(
-            self.network,
-            dataset.mean,
-            dataset.std,
-            batch_size=config.batch_train,
-            strategy=config.dsa_strategy,
-            chunk=int(config.chunk or 1),
-        )
-        self.optimizer = optax.sgd(config.lr_img, config.momentum_img)
-        self.dataset = dataset
-        self.run_block = jax.jit(self._run_block, donate_argnums=0)
-
-    def init(self, key: jax.Array, images: np.ndarray) -> State:
-        """The state before the first update."""
-        variables = self.trainer.init(key, self.dataset.image_shape)
-        start = jnp.asarray(images)
-        return State(start, self.optimizer.init(start), variables, jnp.zeros((), jnp.int32))
-
-    def update(self, state: State, data: TrainingSet, key: jax.Array) -> tuple[State, jax.Array]:
-        """One matching update of all synthetic images, and its loss summed over the classes.
-
-        Everything random follows from the key and the number of the update.
-        """
-        keys = jax.random.split(jax.random.fold_in(key, state.update), 5)
-        variables = self._network(state, keys[0], keys[1])
-        if self.method.frozen_statistics and "batch_stats" in variables:
-            variables = self._with_statistics(variables, data, keys[2])
-        batch = self._draw(keys[3], data.index)
-        losses, gradient = self._match(state.images, variables, data, batch, keys[4])
-        updates, opt_state = self.optimizer.update(gradient, state.opt_state)
-        images = optax.apply_updates(state.images, updates)
-        return State(images, opt_state, variables, state.update + 1), losses.sum()
-
-    def _run_block(
-        self, state: State, data: TrainingSet, key: jax.Array, num_updates: jax.Array
-    ) -> tuple[State, jax.Array]:
-        """Any number of updates in one call, and the sum of their losses."""
-
-        def body(_: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-            state, total = carry
-            state, loss = self.update(state, data, key)
-            return state, total + loss
-
-        return jax.lax.fori_loop(0, num_updates, body, (state, jnp.zeros(())))
-
-    def _network(self, state: State, init_key: jax.Array, train_key: jax.Array) -> PyTree:
-        """A fresh network at the start of an iteration, else the last one; then trained."""
-        config = self.config
-        variables = self.trainer.init(init_key, self.dataset.image_shape)
-        epochs: jax.Array | int = config.warmup_epochs
-        if config.outer_loops > 1:
-            first = state.update % config.outer_loops == 0
-            variables = jax.tree.map(partial(jnp.where, first), variables, state.variables)
-            epochs = jnp.where(first, config.warmup_epochs, config.inner_epochs)
-        elif config.warmup_epochs == 0:
-            return variables
-        images = state.images.reshape(-1, *state.images.shape[2:])
-        labels = jnp.repeat(jnp.arange(state.images.shape[0]), state.images.shape[1])
-        steps = epochs * self.trainer.steps_per_epoch(images.shape[0])
-        start = self.trainer.start(variables, lr=config.lr_net)
-        return self.trainer.run(start, images, labels, train_key, 0, steps).variables
-
-    def _with_statistics(self, variables: PyTree, data: TrainingSet, key: jax.Array) -> PyTree:
-        batch = proportional_batch(key, data.index, batch_real=_STATISTICS_BATCH)
-        images = self._normalise(data.images[batch.indices.reshape(-1)])
-        mask = batch.weights.any(1).reshape(-1)
-        _, changed = self.network.apply(
-            variables, images, train=True, mask=mask, mutable=["batch_stats"]
-        )
-        return {**variables, **changed}
-
-    def _draw(self, key: jax.Array, index: GroupIndex) -> RealBatch:
-        if self.config.sampling == "stratified":
-            return stratified_batch(key, index, per_cell=self.config.per_cell)
-        return proportional_batch(key, index, batch_real=self.config.batch_real)
-
-    def _normalise(self, images: jax.Array) -> jax.Array:
-        return normalise(images, mean=self.dataset.mean, std=self.dataset.std)
-
-    def _forward(self, variables: PyTree) -> Forward:
-        def forward(
-            params: PyTree, images: jax.Array, mask: jax.Array | None = None
-        ) -> models.Outputs:
-            outputs, _ = self.network.apply(
-                {**variables, "params": params},
-                images,
-                train=not self.method.frozen_statistics,
-                mask=mask,
-                mutable=["batch_stats"],
-            )
-            return outputs
-
-        return forward
-
-    def _match(
-        self,
-        synthetic: jax.Array,
-        variables: PyTree,
-        data: TrainingSet,
-        batch: RealBatch,
-        key: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Loss of every class ``[C]`` and its gradient with respect to the synthetic images."""
-        config, method = self.config, self.method
-        forward = self._forward(variables)
-        params = variables["params"]
-        num_images = batch.indices.shape[1]
-        chunk = config.chunk
-        if "batch_stats" in variables and not method.frozen_statistics:
-            chunk = num_images  # batch statistics need the whole batch
-        num_blocks = self._num_blocks(num_images, chunk)
-
-        def of_class(
-            images: jax.Array, drawn: RealBatch, label: jax.Array, class_key: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
-            parameters = augment.sample(
-                class_key, self.dataset.image_shape, strategy=config.dsa_strategy
-            )
-
-            def augmented(x: jax.Array) -> jax.Array:
-                return augment.apply(parameters, x, strategy=config.dsa_strategy)
-
-            real = Real(
-                data.images[drawn.indices],
-                drawn.weights,
-                lambda x: augmented(self._normalise(x)),
-                num_blocks,
-                chunk,
-            )
-            signals = method.group_signals(forward, params, real, label)
-
-            def loss(x: jax.Array) -> jax.Array:
-                return method.loss(
-                    signals,
-                    method.synthetic_signal(forward, params, augmented(x), label),
-                    shares=drawn.shares,
-                    present=drawn.weights.any(1),
-                    fairness=config.fairness,
-                    distance=config.distance,
-                )
-
-            return jax.value_and_grad(loss)(images)
-
-        C = synthetic.shape[0]
-        classes = (synthetic, batch, jnp.arange(C), jax.random.split(key, C))
-        together = 1 if jax.default_backend() == "cpu" else C
-        return jax.lax.map(lambda xs: of_class(*xs), classes, batch_size=together)
-
-    def _num_blocks(self, num_images: int, chunk: int) -> int:
-        """Blocks of one group each that hold any batch of the sampler."""
-        groups = self.dataset.num_groups
-        if self.config.sampling == "stratified":
-            return groups * -(-self.config.per_cell // chunk)
-        return (num_images + groups * (chunk - 1)) // chunk
-
-    def run(
-        self, data: TrainingSet, key: jax.Array, images: np.ndarray
-    ) -> Iterator[Progress]:
-        """Run all updates, stopping for a line of the log every ``log_every`` of them.
-
-        Raises:
-          NonFiniteLossError: the loss became NaN or infinite; the last `Progress` was good.
-        """
-        config = self.config
-        init_key, run_key = jax.random.split(key)
-        state = self.init(init_key, images)
-        total = config.steps * config.outer_loops
-        if total == 0:
-            return
-        began = time.perf_counter()
-        run_block = self.run_block.lower(state, data, run_key, 1).compile()
-        compiled = last = time.perf_counter()
-        images_per_update = state.images.shape[0] * (self._batch_size() + config.ipc)
-        done = 0
-        while done < total:
-            since, losses = done, []
-            stop = min(total, since - since % config.log_every + config.log_every)
-            while done < stop:
-                count = min(config.block, stop - done)
-                state, loss = run_block(state, data, run_key, count)
-                losses.append(loss)
-                done += count
-            mean = float(sum(losses)) / ((done - since) * self.dataset.num_classes)
-            if not np.isfinite(mean):
-                raise NonFiniteLossError(
-                    f"the matching loss became {mean} between updates {since} and {done}; "
-                    f"try a smaller --lr_img than {config.lr_img}"
-                )
-            now = time.perf_counter()
-            per_update, last = (now - last) / (done - since), now
-            yield Progress(
-                step=done // config.outer_loops,
-                update=done,
-                loss=mean,
-                seconds=now - compiled,
-                step_seconds=per_update,
-                images_per_second=images_per_update / per_update,
-                compile_seconds=compiled - began,
-                images=np.asarray(state.images),
-            )
-            last = time.perf_counter()  # whoever took the line may have taken its time
-
-    def _batch_size(self) -> int:
-        """Real images per class and update."""
-        if self.config.sampling == "stratified":
-            return self.config.per_cell * self.dataset.num_groups
-        return self.config.batch_real
+        last = time.perf_counter()  # whoever took the line may have taken its time

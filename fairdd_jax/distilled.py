@@ -56,7 +56,7 @@ class DistilledSet:
 
     def transform(self, images: np.ndarray) -> np.ndarray:
         """Bring uint8 images ``[..., C]``, test images say, into the space of ``images_float``."""
-        return np.asarray(normalise(np.asarray(images), mean=self.mean, std=self.std))
+        return np.asarray(normalise(images, mean=self.mean, std=self.std))
 
     def save(self, path: str | Path) -> None:
         """Write the set to a ``.npz`` file.

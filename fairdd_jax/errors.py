@@ -7,7 +7,6 @@ prints it without a traceback.
 import difflib
 from collections.abc import Iterable
 
-
 # A message that already names the nearest one lists no more valid names than these.
 _MOST_NAMES = 8
 

@@ -83,7 +83,9 @@ class Evaluation:
             "worst_group_accuracy": self._spread("worst_group_accuracy"),
             "sufficiency_max": self._spread("sufficiency_max"),
             "sufficiency_mean": self._spread("sufficiency_mean"),
-            "cell_accuracy": [[None if np.isnan(v) else float(v) for v in row] for row in cells.mean(0)],
+            "cell_accuracy": [
+                [None if np.isnan(v) else float(v) for v in row] for row in cells.mean(0)
+            ],
             "empty_cells": [list(cell) for cell in self.reports[0].empty_cells],
         }
 
@@ -110,7 +112,7 @@ class Evaluator:
             arch, num_classes=dataset.num_classes, image_shape=dataset.image_shape
         )
         self.trainer = Trainer(
-            network, dataset.mean, dataset.std, config.batch_size, str(config.augment), chunk
+            network, dataset.mean, dataset.std, config.batch_size, config.augment, chunk
         )
         self._run = jax.jit(self.trainer.run, donate_argnums=0)
         self._init = jax.jit(self.trainer.init, static_argnums=1)
@@ -155,9 +157,10 @@ class Evaluator:
         """Variables of a fresh network trained on images."""
         init_key, train_key = jax.random.split(key)
         variables = self._init(init_key, self.dataset.image_shape)
-        phases = ((0, schedule.before, self.config.lr),)
-        phases += ((schedule.before, schedule.total, self.config.lr * _DROP),)
-        for first, last, lr in phases:
+        for first, last, lr in (
+            (0, schedule.before, self.config.lr),
+            (schedule.before, schedule.total, self.config.lr * _DROP),
+        ):
             state = self.trainer.start(
                 variables, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
             )

@@ -229,17 +229,24 @@ def _one_minus_cosine(dot: jax.Array, squared_a: jax.Array, squared_b: jax.Array
     return 1.0 - dot / (_norm(squared_a) * _norm(squared_b) + _EPSILON)
 
 
+def _total(
+    of_tensors: Callable[[jax.Array, jax.Array], jax.Array], a: PyTree, b: PyTree
+) -> jax.Array:
+    """Sum over the tensors of two equal trees."""
+    return jax.tree.reduce(jnp.add, jax.tree.map(of_tensors, a, b))
+
+
 def _sum_of_squares(a: PyTree, b: PyTree) -> jax.Array:
-    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum((x - y) ** 2), a, b)))
+    return _total(lambda x, y: jnp.sum((x - y) ** 2), a, b)
 
 
 def _sum_of_absolutes(a: PyTree, b: PyTree) -> jax.Array:
-    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(jnp.abs(x - y)), a, b)))
+    return _total(lambda x, y: jnp.sum(jnp.abs(x - y)), a, b)
 
 
 def _cosine(a: PyTree, b: PyTree) -> jax.Array:
     def dot(x: PyTree, y: PyTree) -> jax.Array:
-        return sum(jax.tree.leaves(jax.tree.map(lambda p, q: jnp.sum(p * q), x, y)))
+        return _total(lambda p, q: jnp.sum(p * q), x, y)
 
     return _one_minus_cosine(dot(a, b), dot(a, a), dot(b, b))
 
@@ -252,7 +259,7 @@ def _cosine_of_rows(a: PyTree, b: PyTree) -> jax.Array:
         dot, xx, yy = ((p * q).sum(axes) for p, q in ((x, y), (x, x), (y, y)))
         return _one_minus_cosine(dot, xx, yy).sum()
 
-    return sum(jax.tree.leaves(jax.tree.map(rows, a, b)))
+    return _total(rows, a, b)
 
 
 FEATURE_DISTANCES: dict[str, Distance] = {

@@ -176,4 +176,5 @@ class Trainer:
         order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
         position = batch * self.batch_size + jnp.arange(self.batch_size)
         valid = position < num_images
-        return order[jnp.where(valid, position, 0)], valid / valid.sum().astype(jnp.float32)
+        share = valid.astype(jnp.float32)
+        return order[jnp.where(valid, position, 0)], share / share.sum()

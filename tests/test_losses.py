@@ -130,7 +130,9 @@ def test_masked_equals_sliced_and_order_does_not_count(kind, distance, fairness)
     present = jnp.zeros(5, bool).at[keep].set(True)
 
     def loss(c, s, p):
-        return loss_of(kind)(c, synthetic, shares=s, present=p, fairness=fairness, distance=distance)
+        return loss_of(kind)(
+            c, synthetic, shares=s, present=p, fairness=fairness, distance=distance
+        )
 
     garbage = jax.tree.map(
         lambda c: jnp.where(present.reshape(-1, *[1] * (c.ndim - 1)), c, 1e3), centres

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def normalise(images: jax.Array, *, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+def normalise(
+    images: jax.Array | np.ndarray, *, mean: Sequence[float], std: Sequence[float]
+) -> jax.Array:
     """Map pixels v to (v / 255 - mean) / std, channel by channel.
 
     Args:
@@ -18,13 +20,13 @@ def normalise(images: jax.Array, *, mean: Sequence[float], std: Sequence[float])
     Returns:
       ``[..., C]`` float32.
 
-    >>> normalise(jnp.array([[0, 51, 255]], jnp.uint8), mean=(0.5,) * 3, std=(0.5,) * 3)
-    Array([[-1. , -0.6,  1. ]], dtype=float32)
+    >>> normalise(np.array([[0, 255, 0]], np.uint8), mean=(0.5, 0.5, 0.25), std=(0.5, 0.5, 0.5))
+    Array([[-1. ,  1. , -0.5]], dtype=float32)
     """
     if jnp.issubdtype(images.dtype, jnp.floating):
-        return images
+        return jnp.asarray(images)
     shape = (1,) * (images.ndim - 1) + (-1,)
-    pixels = images.astype(jnp.float32) / 255.0
+    pixels = jnp.asarray(images, jnp.float32) / 255.0
     return (pixels - jnp.array(mean, jnp.float32).reshape(shape)) / jnp.array(
         std, jnp.float32
     ).reshape(shape)

@@ -1,27 +1,13 @@
-"""Differentiable siamese augmentation (DSA): crop, flip and the like as functions of numbers.
+"""The operations of differentiable siamese augmentation, with explicit parameters.
 
 Every operation takes images [..., H, W, C] and scalar parameters that all images of the call
-share; `jax.vmap` over images and parameters gives every image its own. Randomness is apart from
-the operations: `sample` draws one operation with its parameters and `apply` runs it, so calling
-`apply` twice with the same parameters augments real and synthetic images alike ("siamese").
-
-Names and ranges are the official ones: `_x` counts rows in crop and cutout, while `sx` scales
-along the columns, the horizontal direction.
-
-Reference: Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augmentation",
-ICML 2021.
+share; `jax.vmap` over images and parameters gives every image its own. Names and ranges are the
+official ones: `_x` counts rows in crop and cutout, while `sx` scales along the columns, the
+horizontal direction.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import NamedTuple
-
-import chex
 import jax
 import jax.numpy as jnp
-
-from fairdd_jax.errors import unknown_name
 
 Scalar = jax.Array | float
 
@@ -34,10 +20,6 @@ CUTOUT = 0.5  # side of the hole as a fraction of the side of the image
 FLIP_PROBABILITY = 0.5
 SCALE = 1.2  # largest factor; the smallest is its inverse
 ROTATE = 15.0  # largest angle in degrees
-
-# Strategies
-ALL = "color_crop_cutout_flip_scale_rotate"
-NONE = "none"
 
 
 # Colour
@@ -176,7 +158,7 @@ def cutout(
     """
 
     def covered(length: int, offset: Scalar) -> jax.Array:
-        size = _pixels(length, ratio)
+        size = whole_pixels(length, ratio)
         first = jnp.clip(offset - size // 2, 0, length - 1)
         last = jnp.clip(offset - size // 2 + size - 1, 0, length - 1)
         position = jnp.arange(length)
@@ -205,7 +187,7 @@ def flip(images: jax.Array, *, randf: Scalar, probability: float = FLIP_PROBABIL
     return jnp.where(randf < probability, jnp.flip(images, -2), images)
 
 
-def _pixels(length: int, ratio: float) -> int:
+def whole_pixels(length: int, ratio: float) -> int:
     """A fraction of a side in whole pixels, halves rounded up."""
     return int(length * ratio + 0.5)
 
@@ -290,157 +272,3 @@ def _centres(length: int) -> jax.Array:
 def _to_pixels(position: jax.Array, length: int) -> jax.Array:
     """From the axis -1 to 1 to pixel indices, 0 at the centre of the first."""
     return ((position + 1) * length - 1) / 2
-
-
-# Drawing and running one operation
-
-
-class Parameters(NamedTuple):
-    """One drawn operation, `op` its place in the strategy, and the numbers of all of them."""
-
-    op: jax.Array
-    randb: jax.Array
-    rands: jax.Array
-    randc: jax.Array
-    translation_x: jax.Array
-    translation_y: jax.Array
-    offset_x: jax.Array
-    offset_y: jax.Array
-    randf: jax.Array
-    sx: jax.Array
-    sy: jax.Array
-    theta: jax.Array
-
-
-_OPERATIONS: dict[str, tuple[Callable[..., jax.Array], tuple[str, ...]]] = {
-    "color": (color, ("randb", "rands", "randc")),
-    "crop": (crop, ("translation_x", "translation_y")),
-    "cutout": (cutout, ("offset_x", "offset_y")),
-    "flip": (flip, ("randf",)),
-    "scale": (scale, ("sx", "sy")),
-    "rotate": (rotate, ("theta",)),
-}
-
-
-def operations(strategy: str) -> list[str]:
-    """Names of the operations of a strategy.
-
-    Raises:
-      ConfigError: The strategy has an unknown name.
-
-    >>> operations("flip_rotate"), operations("none")
-    (['flip', 'rotate'], [])
-    """
-    """The operations of a strategy in its order."""
-    names = [] if strategy == NONE else strategy.split("_")
-    for name in names:
-        if name not in _OPERATIONS:
-            raise unknown_name("augmentation", name, [*_OPERATIONS, NONE])
-    return names
-
-
-def sample(key: jax.Array, image_shape: Sequence[int], *, strategy: str = ALL) -> Parameters:
-    """Draw one operation of the strategy, all equally likely, and the numbers it takes.
-
-    Uniform everywhere: shifts up to 1/8 of the side, the hole anywhere in the image, factors in
-    [1 / 1.2, 1.2] for each axis, angles up to 15 degrees, [0, 1) for the rest.
-
-    Args:
-        key: Random key.
-        image_shape: [..., H, W, C].
-        strategy: Names of operations joined by "_", or "none".
-
-    Returns:
-        Scalars: int32 for `op`, translations and offsets, float32 for the rest.
-
-    Raises:
-        ConfigError: The strategy has an unknown name.
-
-    >>> sample(jax.random.key(0), (32, 32, 3), strategy="rotate").op.tolist()
-    0
-    """
-    H, W, _ = image_shape[-3:]
-    # One call for all numbers compiles much faster than a call for each.
-    u = Parameters(*jax.random.uniform(key, (len(Parameters._fields),), jnp.float32))
-
-    def integer(u: jax.Array, low: int, high: int) -> jax.Array:
-        """From [0, 1) to the integers low to high - 1."""
-        return low + jnp.floor(u * (high - low)).astype(jnp.int32)
-
-    def between(u: jax.Array, low: float, high: float) -> jax.Array:
-        return low + u * (high - low)
-
-    def shift(u: jax.Array, length: int) -> jax.Array:
-        most = _pixels(length, CROP_PAD)
-        return integer(u, -most, most + 1)
-
-    def offset(u: jax.Array, length: int) -> jax.Array:
-        return integer(u, 0, length + 1 - _pixels(length, CUTOUT) % 2)
-
-    angle = math.radians(ROTATE)
-    return u._replace(
-        op=integer(u.op, 0, max(1, len(operations(strategy)))),
-        translation_x=shift(u.translation_x, H),
-        translation_y=shift(u.translation_y, W),
-        offset_x=offset(u.offset_x, H),
-        offset_y=offset(u.offset_y, W),
-        sx=between(u.sx, 1 / SCALE, SCALE),
-        sy=between(u.sy, 1 / SCALE, SCALE),
-        theta=between(u.theta, -angle, angle),
-    )
-
-
-def apply(parameters: Parameters, images: jax.Array, *, strategy: str = ALL) -> jax.Array:
-    """Run the drawn operation, the same on all images.
-
-    Args:
-        parameters: From `sample` with the same strategy and image shape.
-        images: [..., H, W, C], floating.
-        strategy: As in `sample`; "none" returns the images unchanged.
-
-    Returns:
-        Array like `images`.
-
-    Raises:
-        ConfigError: The strategy has an unknown name.
-
-    >>> images = jnp.arange(3.0).reshape(1, 1, 3, 1)
-    >>> parameters = sample(jax.random.key(0), images.shape, strategy="flip")
-    >>> apply(parameters._replace(randf=0.0), images, strategy="flip").ravel().tolist()
-    [2.0, 1.0, 0.0]
-    """
-    chex.assert_type(images, float)
-
-    def branch(name: str, parameters: Parameters, images: jax.Array) -> jax.Array:
-        operation, needed = _OPERATIONS[name]
-        return operation(images, **{field: getattr(parameters, field) for field in needed})
-
-    branches = [partial(branch, name) for name in operations(strategy)]
-    return jax.lax.switch(parameters.op, branches, parameters, images) if branches else images
-
-
-def augment_batch(key: jax.Array, images: jax.Array, *, strategy: str = ALL) -> jax.Array:
-    """One operation for the batch, every image its own numbers: augmentation for training.
-
-    Args:
-        key: Random key.
-        images: [N, H, W, C], floating.
-        strategy: As in `sample`; "none" returns the images unchanged.
-
-    Returns:
-        Array like `images`.
-
-    Raises:
-        ConfigError: The strategy has an unknown name.
-
-    >>> augment_batch(jax.random.key(0), jnp.ones((2, 8, 8, 3))).shape
-    (2, 8, 8, 3)
-    """
-    draw = partial(sample, image_shape=images.shape[1:], strategy=strategy)
-    parameters = jax.vmap(draw)(jax.random.split(key, images.shape[0]))
-    op = parameters.op[0]  # not batched, so that the switch runs one branch and not all
-
-    def augment_one(parameters: Parameters, image: jax.Array) -> jax.Array:
-        return apply(parameters._replace(op=op), image, strategy=strategy)
-
-    return jax.vmap(augment_one)(parameters, images)
