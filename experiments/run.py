@@ -4,7 +4,6 @@ python experiments/run.py --config cmnist_fg_dm --data_dir DATA [--ipc 10] [--an
 """
 
 import argparse
-import dataclasses
 import signal
 import sys
 from pathlib import Path
@@ -94,11 +93,16 @@ def run(arguments: list[str], console: Console) -> int:
     data_dir = Path(options.data_dir) if options.data_dir else None
     dataset = data.load(config.data, data_dir=data_dir, download=options.download)
     if options.config == "demo":
-        compare(config, dataset, folder, console)
+        modes = dict.fromkeys(["vanilla", config.fairness])
+        # What a mode decides, such as its distance, is decided for each.
+        configs = [
+            configuration.from_arguments(fields, [*rest, f"--fairness={mode}"]) for mode in modes
+        ]
+        compare(configs, dataset, folder, console)
     else:
         finished = distil_and_score(config, dataset, folder, console)
         console.print(terminal.score_table(score_rows(finished)))
-    console.print(f"written to {folder}", highlight=False)
+    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
 
@@ -111,7 +115,7 @@ def distil_and_score(
 ) -> Run:
     """One run with all its files; interrupted or failed, it saves what it has."""
     workdir.prepare(folder)
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    workdir.remove(folder / "metrics.jsonl")
     this = Run(config, dataset)
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
@@ -151,16 +155,13 @@ def _steps(run: Run) -> int:
     return networks * (evaluation.epochs + 1)
 
 
-def compare(config: Config, dataset: Dataset, folder: Path, console: Console) -> None:
-    """Vanilla beside the chosen fairness mode, each a run of its own, under the same budget."""
+def compare(configs: list[Config], dataset: Dataset, folder: Path, console: Console) -> None:
+    """Fairness modes side by side, each a run of its own, under the same budget."""
     runs: dict[Fairness, Run] = {}
     baselines: dict[str, dict[str, Any]] = {}
-    modes: list[Fairness] = ["vanilla"]
-    if config.fairness not in modes:
-        modes.append(config.fairness)
-    for mode in modes:
-        chosen = dataclasses.replace(config, fairness=mode)
-        runs[mode] = distil_and_score(chosen, dataset, folder / mode, console, baselines)
+    for config in configs:
+        mode = config.fairness
+        runs[mode] = distil_and_score(config, dataset, folder / mode, console, baselines)
         baselines = runs[mode].baselines
     rows = {name: baselines[name] for name in ("random",) if name in baselines}
     rows |= {mode: this.evaluations[-1] for mode, this in runs.items()}
@@ -169,9 +170,8 @@ def compare(config: Config, dataset: Dataset, folder: Path, console: Console) ->
     panels = {}
     for mode, this in runs.items():
         scores = this.evaluations[-1]
-        title = "{}\naccuracy {:.1f} %, DEO_M {:.1f} %".format(
-            mode, 100 * scores["accuracy"]["mean"], 100 * scores["deo_max"]["mean"]
-        )
+        accuracy, gap = (terminal.percent(scores[name]) for name in ("accuracy", "deo_max"))
+        title = f"{mode}\naccuracy {accuracy} %, DEO_M {gap} %"
         pixels = to_pixels(this.images, mean=dataset.mean, std=dataset.std)
         panels[title] = report.grid(pixels)
     picture = report.png_bytes(report.side_by_side(panels))

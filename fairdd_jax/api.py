@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,20 +121,23 @@ class Run:
         """
         every = self.config.evaluate.every
         evaluated = 0
-        began = time.perf_counter()
+        began = time.perf_counter() - self.timing["evaluate_s"]
         steps = distil(self.config, self.dataset, key=self._key(_DISTILL), images=self.images)
-        for progress in steps:
-            self.images, self.step = progress.images, progress.step
-            self.timing["compile_s"] = progress.compile_seconds
-            self.log.append(progress.line())
-            on_progress(progress)
-            if every and progress.step // every > evaluated and progress.step < self.config.steps:
-                evaluated = progress.step // every
-                self.evaluate()
-        self.timing["distill_s"] = time.perf_counter() - began - self.timing["evaluate_s"]
-        if self.log:
-            # The first line of the log may still hold warm-up.
-            self.timing["step_s"] = statistics.median(line["step_s"] for line in self.log)
+        try:
+            for progress in steps:
+                self.images, self.step = progress.images, progress.step
+                self.timing["compile_s"] = progress.compile_seconds
+                self.log.append(progress.line())
+                on_progress(progress)
+                done = progress.step // every if every else 0
+                if done > evaluated and progress.step < self.config.steps:
+                    evaluated = done
+                    self.evaluate()
+        finally:
+            self.timing["distill_s"] = time.perf_counter() - began - self.timing["evaluate_s"]
+            if self.log:
+                # The first line of the log may still hold warm-up.
+                self.timing["step_s"] = statistics.median(line["step_s"] for line in self.log)
 
     def evaluate(
         self,
@@ -196,16 +200,16 @@ class Run:
         """Score real images with the network that distils; `baselines` keeps it.
 
         Args:
-          name: ``random``: real images of every class, as many as synthetic ones, same schedule;
-            ``full``: the whole training set, one network.
+          name: ``random``: real images of every class, as many as synthetic ones (or as the
+            smallest class has), same schedule; ``full``: the whole training set, one network.
           on_steps: told how many optimiser steps were just taken.
         """
         config = self.config.evaluate
         arch = models.resolve_archs(config.archs, model=self.config.model)[0]
         if name == "random":
-            images = initial_images(
-                self._key(_RANDOM), self.dataset, ipc=self.config.ipc, init="real"
-            )
+            available = self.dataset.cell_counts(self.dataset.train).sum(1).min()
+            ipc = min(self.config.ipc, int(available))  # less than asked only with init noise
+            images = initial_images(self._key(_RANDOM), self.dataset, ipc=ipc, init="real")
             summary = self._score(arch, images, config.epochs, config.networks, on_steps)
         else:
             train = self.dataset.train
@@ -299,3 +303,7 @@ class Run:
         self.distilled().save(folder / "distilled.npz")
         workdir.write_atomically(folder / "images" / f"step_{self.step:06d}.png", self.picture())
         workdir.write_json(folder / "results.json", self.results())
+
+
+# Importing the module `fairdd_jax.distill` has put it where the package promises the function.
+vars(sys.modules["fairdd_jax"])["distill"] = distill

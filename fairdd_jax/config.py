@@ -194,9 +194,16 @@ def _explained(error: ArgumentError, fields: ArgumentParser) -> ConfigError:
     choice = re.match(r'Parser key "(.*)": Expected a .*Literal\[(.*)\].* Got value: (.*)$', text)
     if choice:
         return unknown_name(choice[1], choice[3], re.findall(r"'(.*?)'", choice[2]))
-    typed = re.match(r'Parser key "(.*?)": (Expected .*)', text)
+    typed = re.match(
+        r'Parser key "(.*?)": (?:Expected|Does not validate) (.*?)(?:Got|Given) value.*?: (.*)$', text
+    )
     if typed:
-        return ConfigError(f"--{typed[1]}: {typed[2]}; see --help for every field with its type")
+        types = dict.fromkeys(re.findall(r"<class '(\w+)'>", typed[2]))
+        valid = " or ".join(types).replace("NoneType", "null")
+        got = typed[3].removeprefix("<class 'str'> Given value: ")
+        return ConfigError(
+            f"--{typed[1]} must be {valid}, got {got}; see --help for every field with its type"
+        )
     return ConfigError(text)
 
 
@@ -284,15 +291,18 @@ _MINIMA = {
     "evaluate.full_epochs": 1,
     "evaluate.full_steps": 1,
 }
+# And the largest: JAX reads 32 bits of a seed.
+_MAXIMA = {"seed": 2**32 - 1, "momentum_img": 1.0}
 BASELINES = ("random", "full")
 
 
 def _check(config: Config) -> None:
     values = flat(dataclasses.asdict(config))
     for name, minimum in _MINIMA.items():
-        value = values[name]
-        if value is not None and not minimum <= value < np.inf:
-            raise ConfigError(f"--{name} {value} is out of range; choose {minimum} or more")
+        value, maximum = values[name], _MAXIMA.get(name, np.inf)
+        if value is not None and not minimum <= value <= maximum:
+            upwards = "or more" if maximum == np.inf else f"to {maximum}"
+            raise ConfigError(f"--{name} {value} is out of range; choose {minimum} {upwards}")
     models.resolve_archs(config.model, model=config.model)
     models.resolve_archs(config.evaluate.archs, model=config.model)
     for strategy in (config.dsa_strategy, config.evaluate.augment or augment.NONE):

@@ -52,16 +52,27 @@ def score_table(rows: dict[str, dict[str, Any]]) -> Table:
     for name, row in rows.items():
         table.add_row(
             name,
-            _percent(row["accuracy"]),
-            f"{_percent(row['deo_max'])}  (chance {100 * row['deo_max_floor']:.1f})",
-            f"{_percent(row['deo_mean'])}  (chance {100 * row['deo_mean_floor']:.1f})",
-            _percent(row["worst_group_accuracy"]),
+            percent(row["accuracy"]),
+            _beside_chance(row["deo_max"], row["deo_max_floor"]),
+            _beside_chance(row["deo_mean"], row["deo_mean_floor"]),
+            percent(row["worst_group_accuracy"]),
             str(row["num_networks"]),
             str(row["optimiser_steps"]),
         )
     return table
 
 
-def _percent(score: dict[str, Any]) -> str:
+def percent(score: dict[str, Any]) -> str:
+    """A score in percent, with its spread if several networks have one.
+
+    >>> percent({"mean": 0.914, "std": 0.004, "values": [0.91, 0.918]})
+    '91.4 ± 0.4'
+    """
+    if score["mean"] is None:
+        return "unknown"
     spread = f" ± {100 * score['std']:.1f}" if len(score["values"]) > 1 else ""
     return f"{100 * score['mean']:.1f}{spread}"
+
+
+def _beside_chance(score: dict[str, Any], floor: float | None) -> str:
+    return percent(score) if floor is None else f"{percent(score)}  (chance {100 * floor:.1f})"

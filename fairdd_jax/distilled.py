@@ -2,7 +2,6 @@
 
 import io
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,19 +94,47 @@ def load_distilled(path: str | Path) -> DistilledSet:
         meta = json.loads(str(arrays["meta"]))
     except FileNotFoundError:
         raise DataError(f"no distilled set at {path}; pass a distilled.npz or its folder") from None
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{path} is not a readable distilled set ({error}); distil again or copy it again"
+            f"{path} is not a readable distilled set ({reason}); distil again or copy it again"
         ) from None
-    images, floats, labels = (arrays[name] for name in ("images", "images_float", "labels"))
-    if images.shape != floats.shape or images.ndim != 4 or labels.shape != images.shape[:1]:
-        raise DataError(f"{path}: images {images.shape} and labels {labels.shape} do not belong")
+    if not _fit(**arrays) or not isinstance(meta, dict):
+        got = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in arrays.items())
+        raise DataError(f"{path}: arrays that do not fit each other ({got}); distil again")
     return DistilledSet(
-        images,
-        floats,
-        labels,
+        arrays["images"],
+        arrays["images_float"],
+        arrays["labels"],
         tuple(float(value) for value in arrays["mean"]),
         tuple(float(value) for value in arrays["std"]),
         tuple(str(name) for name in arrays["class_names"]),
         meta,
+    )
+
+
+def _fit(
+    images: np.ndarray,
+    images_float: np.ndarray,
+    labels: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    class_names: np.ndarray,
+    meta: np.ndarray,
+) -> bool:
+    """Whether arrays have the types and shapes of a distilled set."""
+    return (
+        images.dtype == np.uint8
+        and images.ndim == 4
+        and images.size > 0
+        and images_float.dtype == np.float32
+        and images_float.shape == images.shape
+        and labels.dtype.kind in "iu"
+        and labels.shape == images.shape[:1]
+        and mean.dtype == std.dtype == np.float32
+        and mean.shape == std.shape == images.shape[-1:]
+        and class_names.dtype.kind == "U"
+        and class_names.ndim == 1
+        and 0 <= labels.min() <= labels.max() < class_names.size
+        and meta.dtype.kind == "U"
     )

@@ -66,10 +66,11 @@ class Evaluation:
     def summary(self) -> dict[str, Any]:
         """Mean, population standard deviation and value per network of every score: results.json.
 
-        Fractions in [0, 1]. The floors are those of the first network: what a perfectly fair
+        Fractions in [0, 1]; None where the test set has nothing to measure (no image in a cell, no
+        class with two groups). The floors are those of the first network: what a perfectly fair
         classifier of its accuracy would show by chance on this test set.
         """
-        floor_max, floor_mean = deo_floor(self.reports[0], seed=0)
+        floor_max, floor_mean = map(_known, deo_floor(self.reports[0], seed=0))
         cells = np.stack([report.cell_accuracy for report in self.reports])
         return {
             "arch": self.arch,
@@ -83,15 +84,22 @@ class Evaluation:
             "worst_group_accuracy": self._spread("worst_group_accuracy"),
             "sufficiency_max": self._spread("sufficiency_max"),
             "sufficiency_mean": self._spread("sufficiency_mean"),
-            "cell_accuracy": [
-                [None if np.isnan(v) else float(v) for v in row] for row in cells.mean(0)
-            ],
+            "cell_accuracy": [[_known(rate) for rate in row] for row in cells.mean(0)],
             "empty_cells": [list(cell) for cell in self.reports[0].empty_cells],
         }
 
     def _spread(self, score: str) -> dict[str, Any]:
         values = [float(getattr(report, score)) for report in self.reports]
-        return {"mean": float(np.mean(values)), "std": float(np.std(values)), "values": values}
+        return {
+            "mean": _known(np.mean(values)),
+            "std": _known(np.std(values)),
+            "values": [_known(value) for value in values],
+        }
+
+
+def _known(score: float | np.floating) -> float | None:
+    """None in place of NaN, which JSON has not."""
+    return None if np.isnan(score) else float(score)
 
 
 class Evaluator:

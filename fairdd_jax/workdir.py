@@ -63,6 +63,16 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, text.encode() + b"\n")
 
 
+def remove(path: Path) -> None:
+    """Remove a file if it is there.
+
+    Raises:
+      WorkdirError: it cannot be removed.
+    """
+    with _explained(path):
+        path.unlink(missing_ok=True)
+
+
 def append_line(path: Path, content: dict[str, Any]) -> None:
     """Append a JSON line; readers ignore a torn last line.
 
