@@ -4,6 +4,7 @@ python experiments/run.py --config cmnist_fg_dm --data_dir DATA [--ipc 10] [--an
 """
 
 import argparse
+import dataclasses
 import signal
 import sys
 from pathlib import Path
@@ -12,18 +13,20 @@ from typing import Any
 
 from rich.console import Console
 
+from fairdd_jax import comparison, data, presets, report, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
-from fairdd_jax import data, models, presets, report, workdir
 from fairdd_jax.api import Run
-from fairdd_jax.config import Config, Fairness
+from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import to_pixels
-from fairdd_jax.distill import Progress
 from fairdd_jax.errors import ConfigError, FairDDError, NonFiniteLossError
+from fairdd_jax.loop import Progress
+from fairdd_jax.presets import flat
 
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+
+_WIDTH = 160  # columns where there is no terminal to ask, as in a log
 
 
 class Terminated(BaseException):
@@ -37,14 +40,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--list", action="store_true", help="print the presets and stop")
     group.add_argument("--recipe", help="official or cobra: every value of that program")
     group.add_argument("--quick", action="store_true", help="the same code path in seconds")
-    group.add_argument("--workdir", metavar="DIR", help="output folder (default: runs/NAME)")
+    group.add_argument("--workdir", metavar="DIR", help="output folder; by default below runs/")
     group.add_argument("--data_dir", metavar="DIR", help="where the data files are")
     group.add_argument("--download", action="store_true", help="allow downloads")
 
 
 def main(arguments: list[str]) -> int:
     """Parse, load, call; returns the exit code."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return run(arguments, console)
@@ -81,29 +84,54 @@ def run(arguments: list[str], console: Console) -> int:
         if options.config
         else {}
     )
+    if wants_help:
+        resolved = flat(dataclasses.asdict(configuration.make(settings))) if settings else {}
+        print_help(resolved)
+        return 0
+    fields = configuration.parser(settings)
+    add_options(fields)
+    config = configuration.from_arguments(fields, rest)
+    for field, value in (("method", config.method), ("data.name", config.data.name)):
+        if value != settings[field]:
+            raise ConfigError(
+                f"--{field} {value} contradicts --config {options.config}; --list prints the names"
+            )
+
+    name = options.config if options.config == "demo" else _name(config)
+    folder = workdir.prepare(Path(options.workdir or f"runs/{name}"))
+    data_dir = Path(options.data_dir) if options.data_dir else None
+    dataset = data.load(config.data, data_dir=data_dir, download=options.download)
+    runs: dict[str, Run] = {}
+    if options.config == "demo":
+        baselines: dict[str, dict[str, Any]] = {}
+        for mode in dict.fromkeys(["vanilla", config.fairness]):
+            # What a mode decides, such as its distance, is decided for each.
+            chosen = configuration.from_arguments(fields, [*rest, f"--fairness={mode}"])
+            runs[mode] = distil_and_score(chosen, dataset, folder / mode, console, baselines)
+            baselines = runs[mode].baselines
+        rows = comparison.score_rows(runs)
+        workdir.write_json(folder / "comparison.json", rows)
+        picture = report.png_bytes(comparison.picture(runs))
+        workdir.write_atomically(folder / "comparison.png", picture)
+    else:
+        runs[config.fairness] = distil_and_score(config, dataset, folder, console, {})
+        rows = comparison.score_rows(runs)
+    console.print(terminal.score_table(rows))
+    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _name(config: Config) -> str:
+    """Folder of a run unless the user names one: what is most often varied."""
+    return f"{config.data.name}_{config.method}_{config.fairness}_ipc{config.ipc}_seed{config.seed}"
+
+
+def print_help(settings: dict[str, Any]) -> None:
+    """Every field with its type and its value in the chosen preset."""
     fields = configuration.parser(settings)
     fields.description = __doc__
     add_options(fields)
-    if wants_help:
-        fields.print_help()
-        return 0
-    config = configuration.from_arguments(fields, rest)
-
-    folder = workdir.prepare(Path(options.workdir or f"runs/{options.config}"))
-    data_dir = Path(options.data_dir) if options.data_dir else None
-    dataset = data.load(config.data, data_dir=data_dir, download=options.download)
-    if options.config == "demo":
-        modes = dict.fromkeys(["vanilla", config.fairness])
-        # What a mode decides, such as its distance, is decided for each.
-        configs = [
-            configuration.from_arguments(fields, [*rest, f"--fairness={mode}"]) for mode in modes
-        ]
-        compare(configs, dataset, folder, console)
-    else:
-        finished = distil_and_score(config, dataset, folder, console)
-        console.print(terminal.score_table(score_rows(finished)))
-    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
-    return 0
+    fields.print_help()
 
 
 def distil_and_score(
@@ -111,12 +139,16 @@ def distil_and_score(
     dataset: Dataset,
     folder: Path,
     console: Console,
-    baselines: dict[str, dict[str, Any]] | None = None,
+    baselines: dict[str, dict[str, Any]],
 ) -> Run:
-    """One run with all its files; interrupted or failed, it saves what it has."""
+    """One run with all its files; interrupted or failed, it saves what it has.
+
+    Baselines that another run has scored already are taken over.
+    """
+    this = Run(config, dataset)
     workdir.prepare(folder)
     workdir.remove(folder / "metrics.jsonl")
-    this = Run(config, dataset)
+    this.save_config(folder)
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
         with terminal.progress_bar(
@@ -132,61 +164,19 @@ def distil_and_score(
 
             this.distill(on_progress)
         this.save(folder)
-        with terminal.progress_bar(console, f"score {title}", _steps(this), "steps") as advance:
+        this.baselines |= baselines
+        names = [n for n in configuration.baselines(config.evaluate) if n not in this.baselines]
+        total = this.scoring_steps(names)
+        with terminal.progress_bar(console, f"score {title}", total, "steps") as advance:
             this.evaluate(on_steps=advance)
-            this.baselines |= baselines or {}
-            for name in configuration.baselines(config.evaluate):
-                if name not in this.baselines:
-                    this.save(folder)
-                    this.score_baseline(name, on_steps=advance)
+            for name in names:
+                this.save(folder)
+                this.score_baseline(name, on_steps=advance)
     except (KeyboardInterrupt, Terminated, NonFiniteLossError):
         this.save(folder)
         raise
     this.save(folder)
     return this
-
-
-def _steps(run: Run) -> int:
-    """Optimiser steps that scoring will take, for the progress bar."""
-    evaluation = run.config.evaluate
-    archs = models.resolve_archs(evaluation.archs, model=run.config.model)
-    networks = len(archs) * (evaluation.networks + evaluation.uint8_networks)
-    networks += evaluation.networks if "random" in configuration.baselines(evaluation) else 0
-    return networks * (evaluation.epochs + 1)
-
-
-def compare(configs: list[Config], dataset: Dataset, folder: Path, console: Console) -> None:
-    """Fairness modes side by side, each a run of its own, under the same budget."""
-    runs: dict[Fairness, Run] = {}
-    baselines: dict[str, dict[str, Any]] = {}
-    for config in configs:
-        mode = config.fairness
-        runs[mode] = distil_and_score(config, dataset, folder / mode, console, baselines)
-        baselines = runs[mode].baselines
-    rows = {name: baselines[name] for name in ("random",) if name in baselines}
-    rows |= {mode: this.evaluations[-1] for mode, this in runs.items()}
-    rows |= {name: baselines[name] for name in ("full",) if name in baselines}
-    workdir.write_json(folder / "comparison.json", rows)
-    panels = {}
-    for mode, this in runs.items():
-        scores = this.evaluations[-1]
-        accuracy, gap = (terminal.percent(scores[name]) for name in ("accuracy", "deo_max"))
-        title = f"{mode}\naccuracy {accuracy} %, DEO_M {gap} %"
-        pixels = to_pixels(this.images, mean=dataset.mean, std=dataset.std)
-        panels[title] = report.grid(pixels)
-    picture = report.png_bytes(report.side_by_side(panels))
-    workdir.write_atomically(folder / "comparison.png", picture)
-    console.print(terminal.score_table(rows))
-
-
-def score_rows(run: Run) -> dict[str, dict[str, Any]]:
-    """Rows of the final table: the baselines around every architecture."""
-    rows = {"random": run.baselines["random"]} if "random" in run.baselines else {}
-    for scores in run.evaluations:
-        rows[f"{run.config.fairness}, {scores['arch']}, step {scores['step']}"] = scores
-    for scores in run.evaluations_uint8:
-        rows[f"the same in 8 bits, {scores['arch']}, step {scores['step']}"] = scores
-    return rows | ({"full": run.baselines["full"]} if "full" in run.baselines else {})
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 import dataclasses
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,11 @@ from fairdd_jax import data, environment, models, presets, report, workdir
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise, to_pixels
-from fairdd_jax.distill import Progress, distil, initial_images
 from fairdd_jax.distilled import DistilledSet
+from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.evaluate import Evaluator, Schedule
+from fairdd_jax.loop import Progress, initial_images, run_updates
+from fairdd_jax.train import labelled
 
 # Independent streams of randomness of one seed.
 _INIT, _DISTILL, _EVALUATE, _RANDOM = range(4)
@@ -109,6 +110,8 @@ class Run:
         self.timing = {"compile_s": 0.0, "step_s": 0.0, "distill_s": 0.0, "evaluate_s": 0.0}
         self.images = initial_images(self._key(_INIT), dataset, ipc=config.ipc, init=config.init)
         self._evaluators: dict[str, Evaluator] = {}
+        for arch in self._archs():
+            self._evaluator(arch)  # a network that cannot take the images is an error now
 
     def _key(self, stream: int) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.config.seed), stream)
@@ -117,26 +120,26 @@ class Run:
         """Update the images ``steps`` times; after an error they are the last good ones.
 
         Raises:
-          NonFiniteLossError: the loss became NaN or infinite.
+          ConfigError: it has been done already.
+          NonFiniteLossError: the loss or the images became NaN or infinite.
         """
+        if self.step:
+            raise ConfigError("this run has been distilled; make another Run to distil again")
         every = self.config.evaluate.every
-        evaluated = 0
-        began = time.perf_counter() - self.timing["evaluate_s"]
-        steps = distil(self.config, self.dataset, key=self._key(_DISTILL), images=self.images)
+        began = time.perf_counter()
+        lines = run_updates(self.config, self.dataset, key=self._key(_DISTILL), images=self.images)
         try:
-            for progress in steps:
+            for progress in lines:
                 self.images, self.step = progress.images, progress.step
                 self.timing["compile_s"] = progress.compile_seconds
                 self.log.append(progress.line())
                 on_progress(progress)
-                done = progress.step // every if every else 0
-                if done > evaluated and progress.step < self.config.steps:
-                    evaluated = done
+                on_the_way = every and progress.update % (every * self.config.outer_loops) == 0
+                if on_the_way and self.step < self.config.steps:
                     self.evaluate()
         finally:
             self.timing["distill_s"] = time.perf_counter() - began - self.timing["evaluate_s"]
             if self.log:
-                # The first line of the log may still hold warm-up.
                 self.timing["step_s"] = statistics.median(line["step_s"] for line in self.log)
 
     def evaluate(
@@ -157,74 +160,90 @@ class Run:
 
         Returns:
           The scores of every architecture, which `evaluations` keeps too.
+
+        Raises:
+          ConfigError: an unknown architecture, or a number out of range.
         """
         config = self.config.evaluate
         networks = config.networks if networks is None else networks
         epochs = config.epochs if epochs is None else epochs
+        if networks < 1 or epochs < 0:
+            raise ConfigError(
+                f"got {networks} networks and {epochs} epochs; choose 1 or more, 0 or more"
+            )
         pixels = to_pixels(self.images, mean=self.dataset.mean, std=self.dataset.std)
         rounded = np.asarray(normalise(pixels, mean=self.dataset.mean, std=self.dataset.std))
         new = []
-        for arch in models.resolve_archs(archs or config.archs, model=self.config.model):
+        for arch in self._archs(archs):
             for images, count, scores in (
                 (self.images, networks, self.evaluations),
                 (rounded, min(config.uint8_networks, networks), self.evaluations_uint8),
             ):
                 if count:
-                    summary = self._score(arch, images, epochs, count, on_steps)
+                    schedule = self._schedule(images, epochs)
+                    summary = self._score(arch, *labelled(images), schedule, count, on_steps)
                     scores.append({"step": self.step, **summary})
             new.append(self.evaluations[-1])
         return new
 
-    def _score(
-        self,
-        arch: str,
-        images: np.ndarray,
-        epochs: int,
-        networks: int,
-        on_steps: Callable[[int], None],
-    ) -> dict[str, Any]:
-        labels = np.repeat(np.arange(images.shape[0]), images.shape[1])
-        steps_per_epoch = self._evaluator(arch).trainer.steps_per_epoch(labels.size)
-        return self._train_and_test(
-            arch,
-            images.reshape(-1, *images.shape[2:]),
-            labels,
-            Schedule.of_synthetic(epochs, steps_per_epoch),
-            networks,
-            on_steps,
-        )
-
     def score_baseline(
         self, name: str, on_steps: Callable[[int], None] = lambda steps: None
     ) -> dict[str, Any]:
-        """Score real images with the network that distils; `baselines` keeps it.
+        """Score real images with the first evaluation network; `baselines` keeps it.
 
         Args:
           name: ``random``: real images of every class, as many as synthetic ones (or as the
             smallest class has), same schedule; ``full``: the whole training set, one network.
           on_steps: told how many optimiser steps were just taken.
+
+        Raises:
+          ConfigError: an unknown name.
         """
         config = self.config.evaluate
-        arch = models.resolve_archs(config.archs, model=self.config.model)[0]
+        arch = self._archs()[0]
         if name == "random":
             available = self.dataset.cell_counts(self.dataset.train).sum(1).min()
             ipc = min(self.config.ipc, int(available))  # less than asked only with init noise
             images = initial_images(self._key(_RANDOM), self.dataset, ipc=ipc, init="real")
-            summary = self._score(arch, images, config.epochs, config.networks, on_steps)
-        else:
+            schedule = self._schedule(images, config.epochs)
+            summary = self._score(arch, *labelled(images), schedule, config.networks, on_steps)
+        elif name == "full":
             train = self.dataset.train
-            per_epoch = self._evaluator(arch).trainer.steps_per_epoch(len(train))
-            steps = config.full_steps or config.full_epochs * per_epoch
-            schedule = Schedule.of_full(steps)
-            summary = self._train_and_test(arch, train.images, train.labels, schedule, 1, on_steps)
+            schedule = self._full_schedule()
+            summary = self._score(arch, train.images, train.labels, schedule, 1, on_steps)
+        else:
+            raise unknown_name("baseline", name, configuration.BASELINES)
         self.baselines[name] = summary
         return summary
 
-    def _train_and_test(
+    def scoring_steps(self, baselines: Sequence[str] = ()) -> int:
+        """Optimiser steps that `evaluate` and those baselines will take, for a progress bar."""
+        config = self.config.evaluate
+        each = config.networks + min(config.uint8_networks, config.networks)
+        networks = len(self._archs()) * each + config.networks * ("random" in baselines)
+        steps = networks * self._schedule(self.images, config.epochs).total
+        return steps + self._full_schedule().total * ("full" in baselines)
+
+    def _archs(self, archs: str | None = None) -> tuple[str, ...]:
+        return models.resolve_archs(archs or self.config.evaluate.archs, model=self.config.model)
+
+    def _schedule(self, images: np.ndarray, epochs: int) -> Schedule:
+        """That of a synthetic set ``[C, I, ...]``."""
+        num_images = images.shape[0] * images.shape[1]
+        return Schedule.of_synthetic(epochs, -(-num_images // self.config.evaluate.batch_size))
+
+    def _full_schedule(self) -> Schedule:
+        config = self.config.evaluate
+        if config.full_steps == 0:
+            return Schedule.of_full(self._schedule(self.images, config.epochs).total)
+        per_epoch = -(-len(self.dataset.train) // config.batch_size)
+        return Schedule.of_full(config.full_steps or config.full_epochs * per_epoch)
+
+    def _score(
         self,
         arch: str,
-        images: np.ndarray,
-        labels: np.ndarray,
+        images: jax.Array | np.ndarray,
+        labels: jax.Array | np.ndarray,
         schedule: Schedule,
         networks: int,
         on_steps: Callable[[int], None],
@@ -292,6 +311,14 @@ class Run:
         pixels = to_pixels(self.images, mean=self.dataset.mean, std=self.dataset.std)
         return report.png_bytes(report.grid(pixels))
 
+    def save_config(self, folder: str | Path) -> None:
+        """Write config.json alone, before anything is computed.
+
+        Raises:
+          WorkdirError: it cannot be written.
+        """
+        workdir.write_json(Path(folder) / "config.json", dataclasses.asdict(self.config))
+
     def save(self, folder: str | Path) -> None:
         """Write config.json, results.json, distilled.npz and images/ to a folder.
 
@@ -299,11 +326,7 @@ class Run:
           WorkdirError: it cannot be written.
         """
         folder = workdir.prepare(Path(folder))
-        workdir.write_json(folder / "config.json", dataclasses.asdict(self.config))
+        self.save_config(folder)
         self.distilled().save(folder / "distilled.npz")
         workdir.write_atomically(folder / "images" / f"step_{self.step:06d}.png", self.picture())
         workdir.write_json(folder / "results.json", self.results())
-
-
-# Importing the module `fairdd_jax.distill` has put it where the package promises the function.
-vars(sys.modules["fairdd_jax"])["distill"] = distill

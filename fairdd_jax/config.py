@@ -7,8 +7,10 @@ Values come, each from one place and in this order, from the defaults of the dat
 
 import dataclasses
 import re
+import sys
 from argparse import ArgumentError
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -17,12 +19,15 @@ from jsonargparse import ArgumentParser
 from fairdd_jax import augment, models
 from fairdd_jax.data import DataConfig
 from fairdd_jax.errors import ConfigError, unknown_name
+from fairdd_jax.losses import Fairness
 from fairdd_jax.methods import method_named
+from fairdd_jax.metrics import Empty
 from fairdd_jax.presets import flat
 
 # The value of a field that depends on others until `resolve` has filled it in. Type checkers see
 # the resolved configuration, which is the one that everybody but this module works with.
 UNSET: Any = None
+T = TypeVar("T")
 if TYPE_CHECKING:
     Int: TypeAlias = int
     Float: TypeAlias = float
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
 else:
     Int, Float, Str = int | None, float | None, str | None
 
-Fairness = Literal["vanilla", "fairdd", "fairdd_mean", "cobra"]
+Init = Literal["real", "balanced", "noise"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +59,8 @@ class EvaluateConfig:
       baselines: random (real images, as many), full (the whole training set), none, or several
         separated by commas.
       full_epochs: epochs of the baseline full, one network.
-      full_steps: optimiser steps of the baseline full, in place of its epochs.
+      full_steps: optimiser steps of the baseline full, in place of its epochs; 0 takes as many as
+        the synthetic set gets.
     """
 
     archs: str = "SS"
@@ -63,7 +69,7 @@ class EvaluateConfig:
     augment: Str = UNSET
     lr: float = 0.01
     batch_size: int = 256
-    empty: Literal["skip", "official"] = "skip"
+    empty: Empty = "skip"
     every: int = 0
     uint8_networks: int = 1
     baselines: str = "random,full"
@@ -114,7 +120,7 @@ class Config:
     sampling: Literal["stratified", "proportional"] = "stratified"
     per_cell: int = 8
     batch_real: int = 256
-    init: Literal["real", "balanced", "noise"] = "real"
+    init: Init = "real"
     model: str = "ConvNet"
     distance: Str = UNSET
     dsa_strategy: str = "none"
@@ -136,8 +142,6 @@ class Config:
         return self.steps * self.outer_loops
 
 
-# FairDD-DM takes ten times the learning rate where a class has as many images as this.
-_MANY_IMAGES = 100
 # COBRA's epochs of network training before a DM update, from an IPC on.
 _WARMUP_EPOCHS = {1: 10, 50: 50, 100: 100}
 # Epochs of network training between two DC updates at the IPCs that the official table has.
@@ -195,7 +199,8 @@ def _explained(error: ArgumentError, fields: ArgumentParser) -> ConfigError:
     if choice:
         return unknown_name(choice[1], choice[3], re.findall(r"'(.*?)'", choice[2]))
     typed = re.match(
-        r'Parser key "(.*?)": (?:Expected|Does not validate) (.*?)(?:Got|Given) value.*?: (.*)$', text
+        r'Parser key "(.*?)": (?:Expected|Does not validate) (.*?)(?:Got|Given) value.*?: (.*)$',
+        text,
     )
     if typed:
         types = dict.fromkeys(re.findall(r"<class '(\w+)'>", typed[2]))
@@ -223,7 +228,7 @@ def resolve(config: Config) -> Config:
     filled = _filled(
         config,
         distance=method.cobra_distance if cobra else method.default_distance,
-        lr_img=10.0 if config.ipc >= _MANY_IMAGES else 1.0,
+        lr_img=_at_least(method.lr_img, config.ipc),
         outer_loops=outer,
         inner_epochs=inner,
         warmup_epochs=warmup,
@@ -261,7 +266,7 @@ def dc_loops(ipc: int) -> tuple[int, int]:
     return ipc, round(float(inner))
 
 
-def _at_least(table: dict[int, int], ipc: int) -> int:
+def _at_least(table: Mapping[int, T], ipc: int) -> T:
     return table[max(start for start in table if start <= ipc)]
 
 
@@ -289,7 +294,7 @@ _MINIMA = {
     "evaluate.every": 0,
     "evaluate.uint8_networks": 0,
     "evaluate.full_epochs": 1,
-    "evaluate.full_steps": 1,
+    "evaluate.full_steps": 0,
 }
 # And the largest: JAX reads 32 bits of a seed.
 _MAXIMA = {"seed": 2**32 - 1, "momentum_img": 1.0}
@@ -299,11 +304,11 @@ BASELINES = ("random", "full")
 def _check(config: Config) -> None:
     values = flat(dataclasses.asdict(config))
     for name, minimum in _MINIMA.items():
-        value, maximum = values[name], _MAXIMA.get(name, np.inf)
-        if value is not None and not minimum <= value <= maximum:
-            upwards = "or more" if maximum == np.inf else f"to {maximum}"
+        value, maximum = values[name], _MAXIMA.get(name)
+        if value is not None and not minimum <= value <= (maximum or sys.float_info.max):
+            upwards = "or more" if maximum is None else f"to {maximum}"
             raise ConfigError(f"--{name} {value} is out of range; choose {minimum} {upwards}")
-    models.resolve_archs(config.model, model=config.model)
+    models.check_name(config.model)
     models.resolve_archs(config.evaluate.archs, model=config.model)
     for strategy in (config.dsa_strategy, config.evaluate.augment or augment.NONE):
         augment.operations(strategy)

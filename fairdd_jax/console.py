@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from rich import box
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
-from fairdd_jax.distill import Progress
+from fairdd_jax.loop import Progress
 
 Advance = Callable[..., None]
 
@@ -44,11 +45,23 @@ def detail(line: Progress) -> str:
 
 
 def score_table(rows: dict[str, dict[str, Any]]) -> Table:
-    """Scores by name of row, in percent; the floors are what chance alone would show."""
-    table = Table(title="Scores on the test set, % (± over networks)", title_justify="left")
-    table.add_column("training images")
-    for name in ("accuracy", "DEO_M", "DEO_A", "worst cell", "networks", "steps"):
-        table.add_column(name, justify="right")
+    """Scores by name of row, in percent.
+
+    Args:
+      rows: entries of results.json: evaluations and baselines.
+    """
+    empty = sum(len(row["empty_cells"]) > 0 for row in rows.values())
+    note = "; empty (class, group) cells are left out" if empty else ""
+    table = Table(
+        title="Scores on the test set in %, ± over networks",
+        caption=f"in brackets: what chance alone would show on this test set{note}",
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("trained on", overflow="fold")
+    for name in ("accuracy", "DEO_M", "DEO_A", "worst cell", "nets", "steps"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, row in rows.items():
         table.add_row(
             name,
@@ -66,13 +79,13 @@ def percent(score: dict[str, Any]) -> str:
     """A score in percent, with its spread if several networks have one.
 
     >>> percent({"mean": 0.914, "std": 0.004, "values": [0.91, 0.918]})
-    '91.4 ± 0.4'
+    '91.4±0.4'
     """
     if score["mean"] is None:
         return "unknown"
-    spread = f" ± {100 * score['std']:.1f}" if len(score["values"]) > 1 else ""
+    spread = f"±{100 * score['std']:.1f}" if len(score["values"]) > 1 else ""
     return f"{100 * score['mean']:.1f}{spread}"
 
 
 def _beside_chance(score: dict[str, Any], floor: float | None) -> str:
-    return percent(score) if floor is None else f"{percent(score)}  (chance {100 * floor:.1f})"
+    return percent(score) if floor is None else f"{percent(score)} ({100 * floor:.1f})"

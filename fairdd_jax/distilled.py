@@ -89,8 +89,8 @@ def load_distilled(path: str | Path) -> DistilledSet:
     path = Path(path)
     path = path / "distilled.npz" if path.is_dir() else path
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _ARRAYS}
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in _ARRAYS}
         meta = json.loads(str(arrays["meta"]))
     except FileNotFoundError:
         raise DataError(f"no distilled set at {path}; pass a distilled.npz or its folder") from None

@@ -3,6 +3,7 @@
 import platform
 import resource
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ import jax
 def versions() -> dict[str, str]:
     """Versions of the packages that decide about the numbers."""
     packages = ("fairdd-jax", "jax", "jaxlib", "flax", "optax", "numpy")
-    return {package: metadata.version(package) for package in packages}
+    return {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"  # run from a source tree
 
 
 def describe() -> dict[str, Any]:
@@ -30,23 +38,29 @@ def describe() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """Commit of the source tree, None where there is no checkout."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+    """Commit of the checkout that holds the package or the program, None if neither is in one.
+
+    A file that git does not track, as in an installed package, says nothing about the repository
+    that its folder happens to lie in.
+    """
+
+    def git(file: Path, *arguments: str) -> str:
+        command = ["git", "-C", str(file.parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    for file in (Path(__file__), Path(sys.argv[0]).absolute()):
+        try:
+            git(file, "ls-files", "--error-unmatch", file.name)
+            return git(file, "rev-parse", "HEAD")
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None
 
 
 def peak_memory() -> int:
     """Bytes: the device's own count where it keeps one, else the process's resident peak."""
     statistics_of_device = jax.devices()[0].memory_stats() or {}
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(statistics_of_device.get("peak_bytes_in_use", kibibytes * 1024))
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024
+    return int(statistics_of_device.get("peak_bytes_in_use", resident * unit))

@@ -67,10 +67,11 @@ class Evaluation:
         """Mean, population standard deviation and value per network of every score: results.json.
 
         Fractions in [0, 1]; None where the test set has nothing to measure (no image in a cell, no
-        class with two groups). The floors are those of the first network: what a perfectly fair
-        classifier of its accuracy would show by chance on this test set.
+        class with two groups). The floors are what perfectly fair classifiers with the networks'
+        accuracies would show by chance on this test set.
         """
-        floor_max, floor_mean = map(_known, deo_floor(self.reports[0], seed=0))
+        floors = [deo_floor(report, seed=0) for report in self.reports]
+        floor_max, floor_mean = map(_known, np.mean(floors, axis=0))
         cells = np.stack([report.cell_accuracy for report in self.reports])
         return {
             "arch": self.arch,
@@ -128,8 +129,8 @@ class Evaluator:
 
     def evaluate(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
+        images: jax.Array | np.ndarray,
+        labels: jax.Array | np.ndarray,
         *,
         schedule: Schedule,
         networks: int,

@@ -20,8 +20,8 @@ Dataset Condensation with Gradient Matching (ICLR 2021); Zhao and Bilen, Dataset
 Distribution Matching (WACV 2023).
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +29,13 @@ import jax.numpy as jnp
 from fairdd_jax.errors import unknown_name
 
 PyTree = Any
+Fairness = Literal["vanilla", "fairdd", "fairdd_mean", "cobra"]
 Distance = Callable[[PyTree, PyTree], jax.Array]
 
 # What the official code adds to a product of norms before it divides by it.
 _EPSILON = 1e-6
+# Accelerators would round the operands of a mean otherwise.
+_PRECISION = "highest"
 
 
 def group_weights(
@@ -74,7 +77,7 @@ def group_centres(signals: jax.Array, weights: jax.Array) -> jax.Array:
     Array([[2.],
            [5.]], dtype=float32)
     """
-    return jnp.tensordot(weights, signals, axes=1)
+    return jnp.tensordot(weights, signals, axes=1, precision=_PRECISION)
 
 
 def distribution_matching_loss(
@@ -182,7 +185,7 @@ def _normalised(weights: jax.Array) -> jax.Array:
 
 
 def _pooled(centres: PyTree, weights: jax.Array) -> PyTree:
-    return jax.tree.map(lambda centre: jnp.tensordot(weights, centre, axes=1), centres)
+    return jax.tree.map(lambda centre: group_centres(centre, weights), centres)
 
 
 def _vanilla(
@@ -211,7 +214,7 @@ def _fairdd_mean(
     return total / jnp.maximum(present.sum(), 1.0)
 
 
-FAIRNESS: dict[str, Callable[..., jax.Array]] = {
+FAIRNESS: dict[Fairness, Callable[..., jax.Array]] = {
     "vanilla": _vanilla,
     "fairdd": _fairdd,
     "fairdd_mean": _fairdd_mean,
@@ -274,7 +277,9 @@ GRADIENT_DISTANCES: dict[str, Distance] = {
 }
 
 
-def _named(kind: str, name: str, table: dict[str, Callable[..., jax.Array]]) -> Callable[..., Any]:
+def _named(
+    kind: str, name: str, table: Mapping[Any, Callable[..., jax.Array]]
+) -> Callable[..., Any]:
     if name not in table:
         raise unknown_name(kind, name, table)
     return table[name]

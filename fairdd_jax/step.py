@@ -14,14 +14,16 @@ from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.data.sampling import (
     GroupIndex,
+    Proportional,
     RealBatch,
+    Sampler,
+    Stratified,
     group_index,
     proportional_batch,
-    stratified_batch,
 )
 from fairdd_jax.methods import method_named
 from fairdd_jax.methods.method import Forward, Real
-from fairdd_jax.train import Trainer
+from fairdd_jax.train import Trainer, labelled
 
 PyTree = Any
 
@@ -82,6 +84,11 @@ class Step:
             strategy=config.dsa_strategy,
             chunk=config.chunk,
         )
+        self.sampler: Sampler = (
+            Stratified(config.per_cell, dataset.num_groups)
+            if config.sampling == "stratified"
+            else Proportional(config.batch_real, dataset.num_groups)
+        )
         self.optimizer = optax.sgd(config.lr_img, config.momentum_img)
         self.dataset = dataset
         self.run_block = jax.jit(self._run_block, donate_argnums=0)
@@ -89,7 +96,7 @@ class Step:
     def init(self, key: jax.Array, images: np.ndarray) -> State:
         """The state before the first update."""
         variables = self.trainer.init(key, self.dataset.image_shape)
-        start = jnp.asarray(images)
+        start = jnp.array(images)  # a copy: the state is donated
         return State(start, self.optimizer.init(start), variables, jnp.zeros((), jnp.int32))
 
     def update(self, state: State, data: TrainingSet, key: jax.Array) -> tuple[State, jax.Array]:
@@ -101,7 +108,7 @@ class Step:
         variables = self._network(state, keys[0], keys[1])
         if self.method.frozen_statistics and "batch_stats" in variables:
             variables = self._with_statistics(variables, data, keys[2])
-        batch = self._draw(keys[3], data.cells)
+        batch = self.sampler.draw(keys[3], data.cells)
         losses, gradient = self._match(state.images, variables, data, batch, keys[4])
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
         images = optax.apply_updates(state.images, updates)
@@ -130,8 +137,7 @@ class Step:
             epochs = jnp.where(first, config.warmup_epochs, config.inner_epochs)
         elif config.warmup_epochs == 0:
             return variables
-        images = state.images.reshape(-1, *state.images.shape[2:])
-        labels = jnp.repeat(jnp.arange(state.images.shape[0]), state.images.shape[1])
+        images, labels = labelled(state.images)
         steps = epochs * self.trainer.steps_per_epoch(images.shape[0])
         start = self.trainer.start(variables, lr=config.lr_net)
         return self.trainer.run(start, images, labels, train_key, 0, steps).variables
@@ -144,11 +150,6 @@ class Step:
             variables, images, train=True, mask=mask, mutable=["batch_stats"]
         )
         return {**variables, **changed}
-
-    def _draw(self, key: jax.Array, index: GroupIndex) -> RealBatch:
-        if self.config.sampling == "stratified":
-            return stratified_batch(key, index, per_cell=self.config.per_cell)
-        return proportional_batch(key, index, batch_real=self.config.batch_real)
 
     def _normalise(self, images: jax.Array) -> jax.Array:
         return normalise(images, mean=self.dataset.mean, std=self.dataset.std)
@@ -180,11 +181,13 @@ class Step:
         config, method = self.config, self.method
         forward = self._forward(variables)
         params = variables["params"]
-        num_images = batch.indices.shape[1]
+        num_images = self.sampler.batch_size
         chunk = config.chunk
         if "batch_stats" in variables and not method.frozen_statistics:
             chunk = num_images  # batch statistics need the whole batch
-        num_blocks = self._num_blocks(num_images, chunk)
+        # No larger than the average group, since every group's last block is padded.
+        block = min(config.chunk, -(-num_images // self.dataset.num_groups))
+        num_blocks = self.sampler.num_blocks(block)
 
         def of_class(
             images: jax.Array, drawn: RealBatch, label: jax.Array, class_key: jax.Array
@@ -200,8 +203,9 @@ class Step:
                 data.images[drawn.indices],
                 drawn.weights,
                 lambda x: augmented(self._normalise(x)),
-                num_blocks,
                 chunk,
+                block,
+                num_blocks,
             )
             signals = method.group_signals(forward, params, real, label)
 
@@ -219,18 +223,9 @@ class Step:
 
         C = synthetic.shape[0]
         classes = (synthetic, batch, jnp.arange(C), jax.random.split(key, C))
-        together = 1 if jax.default_backend() == "cpu" else C
+        # One class after the other keeps every branch a branch: under vmap all augmentations
+        # would be computed and all but one thrown away.
+        together = min(C, config.chunk // num_images)
+        if together <= 1:
+            return jax.lax.map(lambda xs: of_class(*xs), classes)
         return jax.lax.map(lambda xs: of_class(*xs), classes, batch_size=together)
-
-    def batch_size(self) -> int:
-        """Real images per class and update."""
-        if self.config.sampling == "stratified":
-            return self.config.per_cell * self.dataset.num_groups
-        return self.config.batch_real
-
-    def _num_blocks(self, num_images: int, chunk: int) -> int:
-        """Blocks of one group each that hold any batch of the sampler."""
-        groups = self.dataset.num_groups
-        if self.config.sampling == "stratified":
-            return groups * -(-self.config.per_cell // chunk)
-        return (num_images + groups * (chunk - 1)) // chunk

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from fairdd_jax import augment
@@ -32,6 +33,16 @@ class StepMetrics(NamedTuple):
 
     loss: jax.Array
     accuracy: jax.Array
+
+
+def labelled(images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
+    """Images ``[C, I, ...]``, I of each class, as a training set: ``[C I, ...]`` and their labels.
+
+    >>> labelled(jnp.zeros((2, 3, 8, 8, 1)))[1]
+    Array([0, 0, 0, 1, 1, 1], dtype=int32)
+    """
+    C, ipc = images.shape[:2]
+    return jnp.asarray(images).reshape(-1, *images.shape[2:]), jnp.repeat(jnp.arange(C), ipc)
 
 
 @optax.inject_hyperparams

@@ -5,6 +5,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+# Compiling takes most of the time of most tests: do it fast rather than well. XLA_FLAGS= runs
+# the tests on the code that users get.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
+
 import jax
 import numpy as np
 

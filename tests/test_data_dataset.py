@@ -17,7 +17,7 @@ def arrays(n=12, classes=3, groups=2, shape=(5, 7, 3), seed=0):
 
 
 def test_from_arrays_reads_everything_off_the_data():
-    train, test = arrays(17), arrays(29, classes=4, seed=1)
+    train, test = arrays(17, classes=4), arrays(29, classes=4, seed=1)
     data = Dataset.from_arrays(train, test)
     assert (data.num_classes, data.num_groups, data.image_shape) == (4, 2, (5, 7, 3))
     assert data.classes == ("0", "1", "2", "3")
@@ -41,14 +41,30 @@ def test_given_names_and_statistics_are_kept():
         arrays(),
         arrays(),
         name="mine",
-        classes=["a", "b", "c", "unused"],
-        groups=("g", "h"),
+        classes=["a", "b", "c"],
+        groups=("g", "h", "unused"),
         mean=(0.1, 0.2, 0.3),
         std=(1, 2, 3),
     )
-    assert (data.name, data.classes, data.groups) == ("mine", ("a", "b", "c", "unused"), ("g", "h"))
+    assert (data.name, data.classes, data.groups) == (
+        "mine",
+        ("a", "b", "c"),
+        ("g", "h", "unused"),
+    )
     assert (data.mean, data.std) == ((0.1, 0.2, 0.3), (1, 2, 3))
-    assert data.cell_counts(data.train)[3].tolist() == [0, 0]
+    assert data.cell_counts(data.train)[:, 2].tolist() == [0, 0, 0]
+
+
+def test_what_cannot_be_distilled_is_refused():
+    train = arrays()
+    with pytest.raises(DataError, match="class 'd' has no training image; leave it out"):
+        Dataset.from_arrays(train, train, classes=["a", "b", "c", "d"])
+    two_channels = (train[0][..., :2], *train[1:])
+    with pytest.raises(DataError, match="2 channels; convert them to 1 or 3"):
+        Dataset.from_arrays(two_channels, two_channels)
+    identities = (train[0], np.arange(len(train[1])) * 10**8, train[2])
+    with pytest.raises(DataError, match=r"numbered 0, 1, \.\.\., got \d+ with fewer images"):
+        Dataset.from_arrays(identities, identities)
 
 
 def test_a_constant_channel_can_be_normalised():

@@ -55,7 +55,7 @@ class Matching:
     @partial(jax.jit, static_argnums=0)
     def _group_signals(self, images, weights, label):
         blocks = images.shape[0] // CHUNK + self.num_groups
-        real = Real(images, weights, lambda x: x, blocks, CHUNK)
+        real = Real(images, weights, lambda x: x, CHUNK, CHUNK, blocks)
         return self.method.group_signals(self.forward, self.params, real, label)
 
     @partial(jax.jit, static_argnums=0)

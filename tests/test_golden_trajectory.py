@@ -42,7 +42,7 @@ def test_synthetic_images_follow_the_official_optimiser(arrays):
         total = 0.0
         for label in range(real.shape[0]):
             weights = losses.group_weights(groups[label], num_groups=num_groups)
-            batch = Real(real[label], weights, lambda x: x, 0, 7)
+            batch = Real(real[label], weights, lambda x: x, 7, 7, 0)
             total += method.loss(
                 method.group_signals(forward, params, batch, jnp.int32(label)),
                 method.synthetic_signal(forward, params, images[label], jnp.int32(label)),

@@ -17,12 +17,12 @@ from itertools import product
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets
-from fairdd_jax.distill import initial_images
+from fairdd_jax.loop import initial_images
 from fairdd_jax.step import Step, training_set
+from fairdd_jax.train import labelled
 
 METHODS = ("dm", "dc")
 FAIRNESS = ("vanilla", "fairdd")
@@ -53,7 +53,7 @@ def measure(method: str, fairness: str, sampling: str, data_dir: Path, updates: 
         "fairness": fairness,
         "sampling": sampling,
         "groups": dataset.num_groups,
-        "real_images_per_class": step.batch_size(),
+        "real_images_per_class": step.sampler.batch_size,
         "step_s": statistics.median(seconds[1:]),
         "step_s_min": min(seconds[1:]),
         "step_s_max": max(seconds[1:]),
@@ -67,8 +67,7 @@ def measure(method: str, fairness: str, sampling: str, data_dir: Path, updates: 
 
 def _epoch_seconds(step: Step, synthetic: jax.Array, epochs: int = 10) -> float:
     """Seconds per epoch of network training on the synthetic images."""
-    images = synthetic.reshape(-1, *synthetic.shape[2:])
-    labels = jnp.repeat(jnp.arange(synthetic.shape[0]), synthetic.shape[1])
+    images, labels = labelled(synthetic)
     key = jax.random.key(1)
     start = step.trainer.start(step.trainer.init(key, images.shape[1:]), lr=0.01)
     run = jax.jit(step.trainer.run).lower(start, images, labels, key, 0, epochs).compile()

@@ -49,7 +49,10 @@ _OPERATIONS: dict[str, tuple[Callable[..., jax.Array], tuple[str, ...]]] = {
 
 
 def operations(strategy: str) -> list[str]:
-    """Names of the operations of a strategy.
+    """The operations of a strategy, in its order.
+
+    Args:
+      strategy: Names joined by "_", or "none".
 
     Raises:
       ConfigError: The strategy has an unknown name.
@@ -57,7 +60,6 @@ def operations(strategy: str) -> list[str]:
     >>> operations("flip_rotate"), operations("none")
     (['flip', 'rotate'], [])
     """
-    """The operations of a strategy in its order."""
     names = [] if strategy == NONE else strategy.split("_")
     for name in names:
         if name not in _OPERATIONS:

@@ -103,12 +103,20 @@ class Dataset:
                         f"{self.name}: the {where} split has the {what} {values.max()}, "
                         f"but {len(names)} names mean 0..{len(names) - 1}"
                     )
+        missing = np.setdiff1d(np.arange(self.num_classes), self.train.labels)
+        if missing.size:
+            raise DataError(
+                f"{self.name}: class '{self.classes[missing[0]]}' has no training image; "
+                "leave it out, or number the classes 0, 1, ... without gaps"
+            )
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise DataError(
                 f"{self.name}: train images are {self.train.images.shape[1:]} and test images "
                 f"{self.test.images.shape[1:]}; both must have one shape [H, W, C]"
             )
         channels = self.image_shape[-1]
+        if channels not in (1, 3):
+            raise DataError(f"{self.name}: images have {channels} channels; convert them to 1 or 3")
         lengths = {len(self.mean), len(self.std)}
         if lengths != {channels} or not all(value > 0 for value in self.std):
             raise DataError(
@@ -204,7 +212,12 @@ class Dataset:
 def _names(given: Sequence[str] | None, *indices: np.ndarray) -> tuple[str, ...]:
     if given is not None:
         return tuple(given)
-    return tuple(str(index) for index in range(max(values.max() for values in indices) + 1))
+    largest = max(int(values.max()) for values in indices)
+    if largest >= sum(len(values) for values in indices):
+        raise DataError(
+            f"labels and groups must be numbered 0, 1, ..., got {largest} with fewer images"
+        )
+    return tuple(str(index) for index in range(largest + 1))
 
 
 def _channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:

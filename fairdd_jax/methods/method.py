@@ -27,15 +27,17 @@ class Real:
       images: ``[N, H, W, C]`` uint8.
       weights: ``[G, N]``; row g averages the images of group g.
       prepare: normalises and augments any number of the images.
-      num_blocks: how many blocks of ``chunk`` images of one group hold them all.
       chunk: images that pass through the network at once.
+      block: size of a block of images of one group, for methods that take one group at a time.
+      num_blocks: how many such blocks hold all images, whatever the draw.
     """
 
     images: jax.Array
     weights: jax.Array
     prepare: Callable[[jax.Array], jax.Array]
-    num_blocks: int
     chunk: int
+    block: int
+    num_blocks: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Method:
       synthetic_signal: ``(forward, params, images, label)`` to the same pytree without that axis.
       loss: ``(group signals, synthetic signal, shares, present, fairness, distance)`` to a scalar.
       distances: names of the distances that the loss knows; the first is the default.
+      lr_img: learning rate of the synthetic images, in normalised pixel units, by the smallest IPC
+        that it is for.
       trains_network: whether a network serves several updates and is trained in between, or one.
       cobra_distance: the default distance of the fairness mode cobra.
       cobra_warmup: whether cobra warms the network up before it matches.
@@ -61,6 +65,7 @@ class Method:
     synthetic_signal: Callable[[Forward, PyTree, jax.Array, jax.Array], PyTree]
     loss: Callable[..., jax.Array]
     distances: Mapping[str, Any]
+    lr_img: Mapping[int, float]
     trains_network: bool
     cobra_distance: str
     cobra_warmup: bool

@@ -109,6 +109,15 @@ def _module(name: str, num_classes: int) -> nn.Module:
     return ConvNet(num_classes, **options)
 
 
+def check_name(name: str) -> None:
+    """See that there is a network of that name.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    _module(name, num_classes=1)
+
+
 def resolve_archs(archs: str, *, model: str) -> tuple[str, ...]:
     """Names of the evaluation networks.
 
@@ -119,16 +128,20 @@ def resolve_archs(archs: str, *, model: str) -> tuple[str, ...]:
         ``A`` activations, ``P`` poolings, ``N`` norms, ``B`` batch-norm networks.
       model: the network that distilled.
 
+    Raises:
+      ConfigError: an unknown name.
+
     >>> resolve_archs("S", model="ConvNetBN")
     ('ConvNet',)
     """
+    check_name(model)
     if archs == "SS":
         return (model,)
     if archs == "S":
         return (model.replace("BN_AP", "").replace("BN", ""),)
     resolved = _MODES.get(archs) or tuple(name.strip() for name in archs.split(",") if name.strip())
     for name in resolved:
-        _module(name, num_classes=1)
+        check_name(name)
     if not resolved:
         raise unknown_name("network", archs, (*MODES, *names()))
     return resolved

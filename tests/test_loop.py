@@ -12,8 +12,8 @@ from fairdd_jax import config as configuration
 from fairdd_jax import losses
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
-from fairdd_jax.distill import distil, initial_images
 from fairdd_jax.errors import ConfigError, NonFiniteLossError
+from fairdd_jax.loop import initial_images, run_updates
 from fairdd_jax.step import Step, training_set
 
 CLASSES, GROUPS, SIDE = 2, 3, 8
@@ -51,7 +51,7 @@ def logged(config, dataset, seed=0):
     """The lines of the log of a whole run."""
     key = jax.random.key(seed)
     images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
-    return distil(config, dataset, key=key, images=images)
+    return run_updates(config, dataset, key=key, images=images)
 
 
 def start(config, dataset, seed=0):

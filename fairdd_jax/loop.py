@@ -3,15 +3,16 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairdd_jax.config import Config
+from fairdd_jax.config import Config, Init
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
-from fairdd_jax.errors import ConfigError, NonFiniteLossError
+from fairdd_jax.errors import ConfigError, NonFiniteLossError, unknown_name
 from fairdd_jax.step import Step, training_set
 
 
@@ -65,12 +66,14 @@ def initial_images(key: jax.Array, dataset: Dataset, *, ipc: int, init: str) -> 
       ``[C, I, H, W, channels]``, normalised.
 
     Raises:
-      ConfigError: a class has fewer than ``ipc`` images.
+      ConfigError: a class has fewer than ``ipc`` images, or an unknown ``init``.
     """
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if init == "noise":
         shape = (dataset.num_classes, ipc, *dataset.image_shape)
         return rng.standard_normal(shape, dtype=np.float32)
+    if init not in get_args(Init):
+        raise unknown_name("init", init, get_args(Init))
     chosen = []
     for label, name in enumerate(dataset.classes):
         members = rng.permutation(np.flatnonzero(dataset.train.labels == label))
@@ -90,7 +93,7 @@ def initial_images(key: jax.Array, dataset: Dataset, *, ipc: int, init: str) -> 
     return np.asarray(normalise(pixels, mean=dataset.mean, std=dataset.std))
 
 
-def distil(
+def run_updates(
     config: Config, dataset: Dataset, *, key: jax.Array, images: np.ndarray
 ) -> Iterator[Progress]:
     """Run all updates, stopping for a line of the log every ``log_every`` of them.
@@ -98,11 +101,16 @@ def distil(
     Args:
       config: a resolved configuration.
       dataset: the real images.
-      key: random key; equal keys give equal images, bit for bit, on one machine.
+      key: random key; equal keys give equal images, bit for bit on one machine's CPU. (On a GPU
+        that takes the flag --xla_gpu_deterministic_ops=true.)
       images: where the synthetic images start, as `initial_images` gives them.
 
+    Yields:
+      The state of affairs at every line of the log, and every ``evaluate.every`` steps.
+
     Raises:
-      NonFiniteLossError: the loss became NaN or infinite; the last `Progress` was good.
+      NonFiniteLossError: the loss or the images became NaN or infinite; the last `Progress` was
+        good.
     """
     step = Step(config, dataset)
     data = training_set(dataset)
@@ -114,21 +122,24 @@ def distil(
     began = time.perf_counter()
     run_block = step.run_block.lower(state, data, run_key, 1).compile()
     compiled = last = time.perf_counter()
-    images_per_update = state.images.shape[0] * (step.batch_size() + config.ipc)
+    images_per_update = state.images.shape[0] * (step.sampler.batch_size + config.ipc)
     done = 0
     while done < total:
         since, losses = done, []
-        stop = min(total, since - since % config.log_every + config.log_every)
+        # The next line of the log, and the next evaluation on the way if there are any.
+        strides = (config.log_every, config.evaluate.every * config.outer_loops or total)
+        stop = min(total, *(since - since % stride + stride for stride in strides))
         while done < stop:
             count = min(config.block, stop - done)
             state, loss = run_block(state, data, run_key, count)
             losses.append(loss)
             done += count
         mean = float(sum(losses)) / ((done - since) * dataset.num_classes)
-        if not np.isfinite(mean):
+        current = np.array(state.images)  # a copy: the state is donated
+        if not (np.isfinite(mean) and np.isfinite(current).all()):
             raise NonFiniteLossError(
-                f"the matching loss became {mean} between updates {since} and {done}; "
-                f"try a smaller --lr_img than {config.lr_img}"
+                f"the matching loss ({mean}) or the images became infinite or NaN between updates "
+                f"{since} and {done}; try a smaller --lr_img than {config.lr_img}"
             )
         now = time.perf_counter()
         per_update, last = (now - last) / (done - since), now
@@ -140,6 +151,6 @@ def distil(
             step_seconds=per_update,
             images_per_second=images_per_update / per_update,
             compile_seconds=compiled - began,
-            images=np.asarray(state.images),
+            images=current,
         )
         last = time.perf_counter()  # whoever took the line may have taken its time

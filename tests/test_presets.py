@@ -1,0 +1,106 @@
+"""Preset names, what they are composed of, and that nothing overrides anything unsaid."""
+
+import dataclasses
+
+import pytest
+
+from fairdd_jax import data, presets
+from fairdd_jax.config import make
+from fairdd_jax.errors import ConfigError
+from fairdd_jax.methods import METHODS
+
+NAMES = list(presets.names())
+
+
+def flat(settings):
+    return presets.flat(dataclasses.asdict(make(settings)))
+
+
+def test_names_are_every_pair_of_data_set_and_method():
+    sources = [name for name in data.names() if name != "demo"]
+    assert set(NAMES) == {"demo"} | {f"{s}_{m}" for s in sources for m in METHODS}
+    for line in presets.names().values():
+        assert line
+        assert "\n" not in line
+    assert len(set(presets.names().values())) == len(NAMES)
+
+
+@pytest.mark.parametrize("quick", [False, True], ids=["whole", "quick"])
+@pytest.mark.parametrize("recipe", [None, "official", "cobra"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_resolves(name, recipe, quick):
+    settings = presets.compose(name, recipe=recipe, quick=quick)
+    config = make(settings)
+    source, method = ("demo", "dm") if name == "demo" else name.rsplit("_", 1)
+    assert (config.data.name, config.method) == (source, method)
+    values = presets.flat(dataclasses.asdict(config))
+    assert {key: values[key] for key in settings} == settings
+    if quick:
+        assert config.updates <= 4
+        assert config.evaluate.networks * (config.evaluate.epochs + 1) <= 4
+
+
+def test_quick_changes_budgets_alone():
+    for method in METHODS:
+        whole = flat(presets.compose(f"cmnist_fg_{method}"))
+        quick = flat(presets.compose(f"cmnist_fg_{method}", quick=True))
+        for name in ("method", "fairness", "sampling", "distance", "dsa_strategy", "lr_img", "ipc"):
+            assert quick[name] == whole[name]
+        assert quick["evaluate.augment"] == whole["evaluate.augment"]
+
+
+def test_the_demo_has_a_budget_of_its_own_and_one_for_all_its_networks():
+    demo, dm = make(presets.compose("demo")), make(presets.compose("cmnist_fg_dm"))
+    assert demo.steps < dm.steps / 100
+    assert demo.evaluate.networks == 1
+    assert demo.evaluate.full_steps == demo.evaluate.epochs + 1  # epochs 0 to E, a step each
+    assert demo.dsa_strategy == dm.dsa_strategy
+
+
+@pytest.mark.parametrize("recipe", [None, "official", "cobra"])
+@pytest.mark.parametrize("method", METHODS)
+def test_fairness_changes_its_own_parts_alone(method, recipe):
+    base = presets.compose(f"cfmnist_bg_{method}", recipe=recipe)
+    runs = {
+        mode: flat(base | {"fairness": mode})
+        for mode in ("vanilla", "fairdd", "fairdd_mean", "cobra")
+    }
+    for mode, values in runs.items():
+        changed = {name for name in values if values[name] != runs["vanilla"][name]}
+        own = {"distance", "warmup_epochs"} if (method, mode) == ("dm", "cobra") else set()
+        assert changed == ({"fairness"} | own if mode != "vanilla" else set())
+
+
+def test_parts_are_those_of_the_name():
+    parts = presets.compose_parts("dsa", recipe="official")
+    name = presets.compose("cmnist_bg_dsa", recipe="official")
+    assert name == parts | {"data.name": "cmnist_bg"}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: presets.compose("cmnist_gf_dm"), r"config 'cmnist_gf_dm'; did you mean 'cmnist_"),
+        (lambda: presets.compose("cmnist_fg"), r"config 'cmnist_fg'; did you mean 'cmnist_fg_d"),
+        (lambda: presets.compose("dmeo"), r"config 'dmeo'; did you mean 'demo'\?"),
+        (lambda: presets.compose("demo", recipe="ofical"), r"did you mean 'official'\?"),
+        (lambda: presets.compose_parts("das"), r"method 'das'; did you mean 'dsa'\?"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest(call, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+def test_presets_set_no_unknown_field_and_nothing_but_what_differs():
+    table = presets.table()
+    default = flat({"data.name": "demo"})
+    parts = [*table["methods"].values(), table["quick"], table["demo"]]
+    parts += [row for recipe in table["recipes"].values() for row in recipe.values()]
+    for part in parts:
+        assert set(presets.flat(part)) <= set(default)
+    for recipe in table["recipes"].values():
+        assert set(recipe) == set(METHODS)
+    assert set(table["methods"]) == set(METHODS)
+    assert set(table["data"]) == set(data.names())

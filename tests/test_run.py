@@ -1,0 +1,438 @@
+"""The runner: what it writes, what it prints, and the exit code of everything that goes wrong."""
+
+import contextlib
+import errno
+import gzip
+import importlib.util
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from fairdd_jax import console as terminal
+from fairdd_jax import data, load_distilled, presets, workdir
+from fairdd_jax.api import Run
+from fairdd_jax.config import make
+from fairdd_jax.data import idx
+from fairdd_jax.evaluate import Evaluation, Evaluator
+from fairdd_jax.metrics import fairness_report
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "run.py"
+HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
+SMALL = ["--quick", "--ipc", "1", "--model", "ConvNetD1W8", "--dsa_strategy", "none"]
+HEAD_RUN = ["--config", "cmnist_fg_dm", "--data_dir", str(HEAD), *SMALL]
+
+
+def load_script():
+    spec = importlib.util.spec_from_file_location("run_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = load_script()
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path, monkeypatch):
+    """Runs go to the test's folder, see no data of this machine, and leave its signals alone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(idx, "SYSTEM_DIR", tmp_path / "system")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def refused(capsys, code, message, *arguments):
+    """Run what must fail; it says why in one line."""
+    assert script.main(list(arguments)) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    return printed.err
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# What it prints and writes
+
+
+def test_list_has_every_name_with_a_line(capsys):
+    assert script.main(["--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = presets.names()
+    assert [line.split()[0] for line in lines] == list(names)
+    for line, summary in zip(lines, names.values(), strict=True):
+        assert line.endswith(summary)
+
+
+def test_help_shows_the_options_and_the_defaults_of_the_preset(capsys):
+    for arguments, steps in (([], 1000), (["--config", "cmnist_fg_dm"], 20000)):
+        assert script.main([*arguments, "--help"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        for name in ("--config", "--list", "--workdir", "--data_dir", "--quick", "--recipe"):
+            assert f"{name} " in text
+        assert f"(type: int, default: {steps})" in text
+
+
+class Finished:
+    """A run of the program, its exit code and what it printed."""
+
+    def __init__(self, folder, *arguments):
+        self.folder = folder
+        out, err = io.StringIO(), io.StringIO()
+        handler = signal.getsignal(signal.SIGTERM)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            self.code = script.main([*arguments, "--workdir", str(folder)])
+        signal.signal(signal.SIGTERM, handler)
+        self.output, self.errors = out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory):
+    """A real data set from IDX files; the folder holds the log of an earlier run."""
+    folder = tmp_path_factory.mktemp("runs") / "[red] head"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text('{"step": 99}\n')
+    return Finished(folder, *HEAD_RUN, "--seed", "3")
+
+
+def test_a_run_writes_its_files(head):
+    assert head.code == 0
+    names = {str(path.relative_to(head.folder)) for path in head.folder.rglob("*.*")}
+    assert names == {
+        "config.json",
+        "results.json",
+        "metrics.jsonl",
+        "distilled.npz",
+        "images/step_000002.png",
+    }
+
+
+def test_the_log_has_a_line_per_log_step(head):
+    lines = lines_of(head.folder / "metrics.jsonl")
+    assert [line["update"] for line in lines] == [1, 2, 3, 4]  # 2 steps of 2 updates
+    for line in lines:
+        assert set(line) == {"step", "update", "loss", "seconds", "step_s", "images_per_s"}
+        assert np.isfinite(list(line.values())).all()
+
+
+def test_results_are_those_of_the_data_and_the_settings(head):
+    results = json.loads((head.folder / "results.json").read_text())
+    config = json.loads((head.folder / "config.json").read_text())
+    assert results["config"] == config
+    assert (config["seed"], config["ipc"], config["model"]) == (3, 1, "ConvNetD1W8")
+    assert config["evaluate"]["epochs"] == 2
+    assert make(presets.flat(config)).steps == 2
+    dataset = results["dataset"]
+    assert (dataset["name"], dataset["num_train"], dataset["num_test"]) == ("cmnist_fg", 40, 20)
+    assert np.sum(dataset["train_cell_counts"]) == 40
+    assert [scores["step"] for scores in results["evaluations"]] == [2]
+    assert set(results["baselines"]) == {"random", "full"}
+    assert load_distilled(head.folder).images.shape == (10, 32, 32, 3)
+
+
+def test_without_a_terminal_there_is_a_table_and_no_progress(head):
+    assert head.errors == ""
+    output = head.output
+    assert "\x1b" not in output
+    assert "\r" not in output
+    assert output.endswith(f"written to {head.folder}\n")
+    rows = [line for line in output.splitlines() if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == [
+        "random",
+        "fairdd, ConvNetD1W8, step 2",
+        "the same in 8 bits, ConvNetD1W8, step 2",
+        "full",
+    ]
+    results = json.loads((head.folder / "results.json").read_text())
+    accuracy = 100 * results["baselines"]["full"]["accuracy"]["mean"]
+    assert rows[-1].split("│")[2].strip() == f"{accuracy:.1f}"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    pytest.importorskip("mlxtend")
+    return Finished(tmp_path_factory.mktemp("demo"), "--config", "demo", "--quick")
+
+
+def test_demo_is_two_runs_side_by_side(demo):
+    assert demo.code == 0
+    assert demo.errors == ""
+    assert {path.name for path in demo.folder.iterdir()} == {
+        "vanilla",
+        "fairdd",
+        "comparison.json",
+        "comparison.png",
+    }
+    results = {}
+    for mode in ("vanilla", "fairdd"):
+        results[mode] = json.loads((demo.folder / mode / "results.json").read_text())
+        assert results[mode]["config"]["fairness"] == mode
+        assert results[mode]["evaluations"][-1]["step"] == results[mode]["config"]["steps"]
+        assert load_distilled(demo.folder / mode).images.shape == (100, 32, 32, 3)
+        assert len(lines_of(demo.folder / mode / "metrics.jsonl")) == 4
+        for path in demo.folder.glob(f"{mode}/images/*.png"):
+            with Image.open(path) as picture:
+                assert picture.size == (10 * 66 + 2, 10 * 66 + 2)
+    a, b = (results[mode]["config"] for mode in ("vanilla", "fairdd"))
+    assert {name for name in a if a[name] != b[name]} == {"fairness"}
+    assert results["vanilla"]["baselines"] == results["fairdd"]["baselines"]
+    images = [load_distilled(demo.folder / mode).images_float for mode in ("vanilla", "fairdd")]
+    assert (images[0] != images[1]).any()
+
+
+def test_demo_compares(demo):
+    comparison = json.loads((demo.folder / "comparison.json").read_text())
+    assert set(comparison) == {"random", "vanilla", "fairdd", "full"}
+    for mode in ("vanilla", "fairdd"):
+        results = json.loads((demo.folder / mode / "results.json").read_text())
+        assert comparison[mode] == results["evaluations"][-1]
+        assert comparison["random"] == results["baselines"]["random"]
+    with Image.open(demo.folder / "comparison.png") as picture:
+        assert picture.width > 2 * 662
+        assert picture.height > 662
+    rows = [line for line in demo.output.splitlines() if line.startswith("│")]
+    assert [row.split("│")[1].strip() for row in rows] == ["random", "vanilla", "fairdd", "full"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["--evaluate.networks", "3", "--evaluate.archs", "MLP,LeNet", "--ipc", "2"],
+        ["--evaluate.uint8_networks", "5", "--evaluate.batch_size", "7"],
+        ["--evaluate.full_steps", "null", "--evaluate.batch_size", "9"],
+        ["--evaluate.baselines", "none"],
+        ["--evaluate.baselines", "full"],
+    ],
+    ids=" ".join,
+)
+def test_the_progress_bars_end_where_they_say(monkeypatch, capsys, changes):
+    bars = []
+
+    @contextlib.contextmanager
+    def bar(console, title, total, unit):
+        advanced = []
+        yield lambda steps, detail="": advanced.append(steps)
+        bars.append((total, sum(advanced)))
+
+    def evaluate(self, *args, schedule, networks, on_steps, **options):
+        for _ in range(networks):
+            on_steps(schedule.total)
+        report = fairness_report([0], [0], [0], num_classes=1, num_groups=2)
+        return Evaluation(self.arch, schedule.total, (report,) * networks)
+
+    monkeypatch.setattr(terminal, "progress_bar", bar)
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    assert script.main([*HEAD_RUN, "--steps", "0", *changes]) == 0
+    assert [total for total, _ in bars] == [advanced for _, advanced in bars]
+    assert bars[1][0] > 0
+    assert "unknown" in capsys.readouterr().out  # no gap without a second group
+
+
+def test_a_bar_on_a_terminal_counts_and_says_the_loss():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=160)
+    with terminal.progress_bar(console, "distil toy", 4, "updates") as advance:
+        advance(3, detail="loss 0.25")
+    for part in ("distil toy", "3/4", "updates", "loss 0.25"):
+        assert part in screen.getvalue()
+
+
+def test_scores_are_printed_in_percent_with_their_spread_and_chance():
+    def score(mean, *values):
+        return {"mean": mean, "std": 0.0123, "values": list(values)}
+
+    row = {
+        "accuracy": score(0.9149, 0.9, 0.93),
+        "deo_max": score(0.25, 0.25),
+        "deo_mean": score(None, None),
+        "deo_max_floor": 0.1,
+        "deo_mean_floor": None,
+        "worst_group_accuracy": score(0.5, 0.4, 0.6),
+        "num_networks": 2,
+        "optimiser_steps": 301,
+    }
+    screen = io.StringIO()
+    Console(file=screen, width=160).print(terminal.score_table({"mine": row}))
+    printed = [part.strip() for part in screen.getvalue().splitlines()[4].split("│")[1:-1]]
+    expected = ["mine", "91.5 ± 1.2", "25.0  (chance 10.0)", "unknown", "50.0 ± 1.2", "2", "301"]
+    assert printed == expected
+
+
+def compared(monkeypatch, *arguments):
+    """The configurations that the demo would compare."""
+    seen = []
+    monkeypatch.setattr(script, "compare", lambda configs, *rest: seen.extend(configs))
+    monkeypatch.setattr(data, "load", lambda *args, **options: None)
+    assert script.main(["--config", "demo", *arguments]) == 0
+    return {config.fairness: config for config in seen}
+
+
+def test_the_modes_of_the_demo_differ_in_their_own_parts_alone(monkeypatch, capsys):
+    configs = compared(monkeypatch, "--fairness", "cobra", "--steps", "7")
+    assert list(configs) == ["vanilla", "cobra"]
+    assert (configs["vanilla"].distance, configs["vanilla"].warmup_epochs) == ("squared_l2", 0)
+    assert (configs["cobra"].distance, configs["cobra"].warmup_epochs) == ("l1", 10)
+    assert {config.steps for config in configs.values()} == {7}
+    assert list(compared(monkeypatch, "--fairness", "vanilla")) == ["vanilla"]
+    assert capsys.readouterr().err == ""
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--config NAME is missing; --list prints the names"),
+        (["--config"], "--config: expected one argument"),
+        (["--config", "cmnist_fg_md"], "unknown config 'cmnist_fg_md'; did you mean 'cmnist_fg_"),
+        (["--config", "dmeo"], "did you mean 'demo'?"),
+        (["--config", "demo", "--ipcs", "3"], "unknown option 'ipcs'; did you mean 'ipc'?"),
+        (["--config", "demo", "--evaluate.epoch", "3"], "did you mean 'evaluate.epochs'?"),
+        (["--config", "demo", "--wrkdir", "x"], "did you mean 'workdir'?"),
+        (["--config", "demo", "--quik"], "did you mean 'quick'?"),
+        (["--config", "demo", "--quick=1"], "--quick"),
+        (["--config", "demo", "--ipc", "ten"], "--ipc must be int, got ten"),
+        (["--config", "demo", "--ipc", "-1"], "--ipc -1 is out of range; choose 1 or more"),
+        (["--config", "demo", "--fairness", "fair"], "did you mean 'fairdd'?"),
+        (["--config", "demo", "--recipe", "cobr"], "did you mean 'cobra'?"),
+        (["--config", "demo", "--data.name", "dmo", "--steps", "0"], "did you mean 'demo'?"),
+        (["--config", "demo", "--data.bias_ratio", "9"], "fraction in [0, 1]"),
+        ([*HEAD_RUN, "--ipc", "9"], "ipc 9 is more than the"),
+        ([*HEAD_RUN, "--model", "ConvNetD9"], "choose a shallower network"),
+    ],
+    ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else None,
+)
+def test_2_a_wrong_name_field_or_value(capsys, arguments, message):
+    refused(capsys, 2, message, *arguments)
+
+
+def test_3_missing_data_names_the_three_ways(capsys, tmp_path):
+    for data_dir in ([], ["--data_dir", str(tmp_path)], ["--data_dir", str(tmp_path / "none")]):
+        message = refused(capsys, 3, "mnist not found", "--config", "cmnist_fg_dm", *data_dir)
+        for way in ("train-images-idx3-ubyte", "--data_dir", "tfds", "--download"):
+            assert way in message
+
+
+@pytest.fixture
+def copied(tmp_path):
+    return Path(shutil.copytree(HEAD, tmp_path / "data" / "mnist"))
+
+
+def test_3_truncated_files(capsys, copied):
+    path = copied / "train-images-idx3-ubyte.gz"
+    content = path.read_bytes()
+    for length in (0, 7, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:length])
+        refused(capsys, 3, str(path), "--config", "cmnist_fg_dm", "--data_dir", str(copied.parent))
+    path.write_bytes(gzip.compress(gzip.decompress(content)[:-9]))
+    refused(capsys, 3, "damaged", "--config", "cmnist_fg_dm", "--data_dir", str(copied.parent))
+
+
+def test_3_labels_of_other_images(capsys, copied):
+    shutil.copy(copied / "t10k-labels-idx1-ubyte.gz", copied / "train-labels-idx1-ubyte.gz")
+    arguments = ["--config", "cmnist_fg_dm", "--data_dir", str(copied.parent)]
+    refused(capsys, 3, "20 labels for the 40 images", *arguments)
+
+
+def test_4_a_workdir_that_is_none(capsys, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for folder in (file, file / "below"):
+        message = f"cannot write {folder}: "
+        refused(capsys, 4, message, *HEAD_RUN, "--workdir", str(folder))
+    assert file.read_text() == "mine"
+    (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
+    message = f"cannot write {tmp_path / 'run' / 'metrics.jsonl'}: "
+    refused(capsys, 4, message, *HEAD_RUN, "--workdir", str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "choose another")]
+)
+def test_4_what_the_system_refuses(capsys, monkeypatch, number, hint):
+    """At the start, and when all is done and must be saved."""
+
+    def refuse(*args, **options):
+        raise OSError(number, os.strerror(number))
+
+    for module, name in ((workdir.tempfile, "TemporaryFile"), (workdir.os, "fsync")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, refuse)
+            message = refused(capsys, 4, "cannot write runs/cmnist_fg_dm", *HEAD_RUN, "--steps=0")
+        assert os.strerror(number) in message
+        assert hint in message
+    assert list(Path("runs/cmnist_fg_dm").iterdir()) == []
+
+
+def test_5_a_non_finite_loss(capsys, tmp_path):
+    folder = tmp_path / "run"
+    arguments = [*HEAD_RUN, "--lr_img", "1e30", "--workdir", str(folder)]
+    refused(capsys, 5, "try a smaller --lr_img than 1e+30", *arguments)
+    lines = lines_of(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    assert np.isfinite([line["loss"] for line in lines]).all()
+    assert load_distilled(folder).meta["step"] == (lines[-1]["step"] if lines else 0)
+    assert json.loads((folder / "results.json").read_text())["evaluations"] == []
+
+
+@pytest.mark.parametrize("phase", ["distill", "evaluate"])
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (None, 143)])
+def test_interrupts_save_at_any_time(capsys, tmp_path, monkeypatch, phase, stop, code):
+    def interrupt(*args, **options):
+        raise stop or script.Terminated
+
+    monkeypatch.setattr(Run, phase, interrupt)
+    assert script.main([*HEAD_RUN, "--steps", "0", "--workdir", str(tmp_path / "run")]) == code
+    assert load_distilled(tmp_path / "run").images.shape == (10, 32, 32, 3)
+    assert (tmp_path / "run" / "results.json").exists()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_stop_a_distillation_and_save_it(tmp_path, number, code):
+    folder = tmp_path / "run"
+    # A shell may have started the tests with interrupts ignored, which children inherit.
+    start = (
+        "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    arguments = [*HEAD_RUN, "--steps", "1000000", "--workdir", str(folder)]
+    command = [sys.executable, "-c", start, str(SCRIPT), *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            log = folder / "metrics.jsonl"
+            deadline = time.monotonic() + 120
+            while not (log.exists() and log.stat().st_size) and process.poll() is None:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert errors == b""
+    assert output == b""
+    assert process.returncode == code
+    logged = lines_of(log)[-1]["step"]
+    assert load_distilled(folder).meta["step"] == logged
+    with np.load(folder / "distilled.npz", allow_pickle=False) as file:
+        assert np.isfinite(file["images_float"]).all()
+    assert json.loads((folder / "results.json").read_text())["timing"]["distill_s"] > 0
+    assert (folder / "images" / f"step_{logged:06d}.png").exists()
