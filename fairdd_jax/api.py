@@ -126,7 +126,7 @@ class Run:
         if self.step:
             raise ConfigError("this run has been distilled; make another Run to distil again")
         every = self.config.evaluate.every
-        began = time.perf_counter()
+        began = time.perf_counter() - self.timing["evaluate_s"]  # of scoring before
         lines = run_updates(self.config, self.dataset, key=self._key(_DISTILL), images=self.images)
         try:
             for progress in lines:

@@ -1,14 +1,14 @@
 """The short way in: a run from arrays to scores and files, and that it repeats itself."""
 
-import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_distill import CLASSES, GROUPS, SIDE, toy
+from test_loop import CLASSES, GROUPS, SIDE, toy
 
 import fairdd_jax
 from fairdd_jax import api, presets
@@ -80,6 +80,28 @@ def test_evaluating_on_the_way_changes_no_image(finished, again):
     np.testing.assert_array_equal(finished.images, again.images)
 
 
+def test_a_run_is_distilled_once(again):
+    with pytest.raises(ConfigError, match="make another Run"):
+        again.distill()
+
+
+def test_time_of_scoring_before_and_on_the_way_is_not_time_of_distilling(monkeypatch):
+    run = started(**{"evaluate.every": 1})
+    run.timing["evaluate_s"] = 1000.0
+
+    def evaluate():
+        run.timing["evaluate_s"] += 500.0
+
+    lines = [Progress(step, step, 0.5, 1.0, 1.0, 1.0, 1.0, run.images) for step in (1, 2)]
+    monkeypatch.setattr(run, "evaluate", evaluate)
+    monkeypatch.setattr(api, "run_updates", lambda *args, **options: iter(lines))
+    clock = iter([0.0, 1003.0])
+    monkeypatch.setattr(api, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    run.distill()
+    assert run.timing["evaluate_s"] == 2000.0
+    assert run.timing["distill_s"] == 3.0
+
+
 def test_evaluate_appends_what_it_returns(again):
     before = len(again.evaluations)
     first = again.evaluate(networks=1, epochs=1)
@@ -93,7 +115,7 @@ def test_evaluate_appends_what_it_returns(again):
 
 def test_eight_bit_images_may_be_left_out():
     run = started(**{"evaluate.uint8_networks": 0})
-    run._train_and_test = lambda *args: {}
+    run._score = lambda *args: {}
     run.evaluate()
     assert len(run.evaluations) == 1
     assert run.evaluations_uint8 == []
@@ -106,17 +128,15 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
     monkeypatch.setattr(run, "_score", lambda arch, images, *rest: scored.append(images) or {})
     run.evaluate()
     whole, rounded = scored
-    np.testing.assert_array_equal(whole, run.images)
     distilled = run.distilled()
-    np.testing.assert_array_equal(
-        rounded.reshape(distilled.images.shape), distilled.transform(distilled.images)
-    )
+    np.testing.assert_array_equal(whole, distilled.images_float)
+    np.testing.assert_array_equal(rounded, distilled.transform(distilled.images))
 
 
 def scored_images(run, name):
     """What a baseline trains on, as normalised images and labels, and its schedule."""
     seen = []
-    run._train_and_test = lambda arch, *args: seen.append(args) or {}
+    run._score = lambda arch, *args: seen.append(args) or {}
     run.score_baseline(name)
     images, labels, schedule, networks, _ = seen[0]
     dataset = run.dataset
@@ -158,6 +178,8 @@ def test_the_full_baseline_is_the_whole_training_set():
     epochs = {"evaluate.full_steps": None, "evaluate.full_epochs": 3, "evaluate.batch_size": 25}
     _, _, schedule, _ = scored_images(started(**epochs), "full")
     assert schedule.total == 3 * 3  # 60 images in batches of 25
+    _, _, schedule, _ = scored_images(started(**{"evaluate.full_steps": 0}), "full")
+    assert schedule.total == 4  # what a synthetic set gets
 
 
 SCORES = {
@@ -298,18 +320,6 @@ def test_a_non_finite_loss_leaves_the_last_good_images(tmp_path):
     assert load_distilled(tmp_path).images.shape == (CLASSES * IPC, SIDE, SIDE, 3)
 
 
-def test_images_that_became_infinite_are_not_taken(monkeypatch):
-    """The loss of an update is that of the images before it, which may have been finite."""
-    run = started()
-    good = Progress(1, 1, 0.5, 1.0, 1.0, 1.0, 1.0, run.images + 1)
-    bad = dataclasses.replace(good, step=2, update=2, images=np.full_like(run.images, np.inf))
-    monkeypatch.setattr(api, "distil", lambda *args, **options: iter([good, bad]))
-    with pytest.raises(NonFiniteLossError, match="by update 2; try a smaller --lr_img"):
-        run.distill()
-    assert (run.step, len(run.log)) == (1, 1)
-    np.testing.assert_array_equal(run.images, good.images)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -320,6 +330,11 @@ def test_images_that_became_infinite_are_not_taken(monkeypatch):
         (lambda: distill(toy(), stepss=3), "did you mean 'steps'"),
         (lambda: distill("cmnist_gf", ipc=1), "did you mean 'cmnist_fg'"),
         (lambda: distill(toy(), model="ConvNetD9", steps=1), "choose a shallower network"),
+        (lambda: started(**{"evaluate.archs": "ConvNetD9"}), "choose a shallower network"),
+        (lambda: started().evaluate(networks=0), "got 0 networks"),
+        (lambda: started().evaluate(epochs=-1), "and -1 epochs"),
+        (lambda: started().evaluate("ConvNett"), "did you mean 'ConvNet'"),
+        (lambda: started().score_baseline("randm"), "did you mean 'random'"),
     ],
 )
 def test_wrong_names_and_values(call, message):
@@ -363,7 +378,6 @@ def test_the_losses_come_without_the_dependencies_of_the_rest():
 
 
 def test_the_package_gives_its_functions_whatever_was_imported_before():
-    """The name of the function is that of a module too."""
     code = (
         "from fairdd_jax import distill, load_distilled\n"
         "import fairdd_jax, fairdd_jax.api\n"

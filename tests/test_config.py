@@ -275,7 +275,7 @@ WRONG = [
     ({"log_every": 0}, r"--log_every 0 is out of range"),
     ({"evaluate.networks": 0}, r"--evaluate.networks 0 is out of range"),
     ({"evaluate.epochs": -1}, r"--evaluate.epochs -1 is out of range"),
-    ({"evaluate.full_steps": 0}, r"--evaluate.full_steps 0 is out of range"),
+    ({"evaluate.full_steps": -1}, r"--evaluate.full_steps -1 is out of range"),
     ({"data.bias_ratio": 1.5}, r"bias_ratio must be a fraction in \[0, 1\], got 1.5"),
     ({"data.group_noise": -1}, r"group_noise must be a fraction in \[0, 1\]"),
 ]

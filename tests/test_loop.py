@@ -285,6 +285,35 @@ def test_more_images_than_a_class_has_are_refused():
         initial_images(jax.random.key(0), toy(), ipc=61, init="real")
 
 
+def test_images_that_became_infinite_are_not_taken(monkeypatch):
+    """The loss of an update is that of the images before it, which may have been finite."""
+    update = Step.update
+
+    def overflowing(self, state, data, key):
+        state, loss = update(self, state, data, key)
+        return state._replace(images=jnp.where(state.update < 2, state.images, jnp.inf)), loss
+
+    monkeypatch.setattr(Step, "update", overflowing)
+    lines = []
+    with pytest.raises(NonFiniteLossError, match="between updates 1 and 2; try a smaller"):
+        lines.extend(logged(settings(steps=3, log_every=1), toy()))
+    assert [line.update for line in lines] == [1]
+
+
+def test_every_evaluation_on_the_way_gets_a_line():
+    config = settings(steps=7, log_every=5, **{"evaluate.every": 3})
+    assert [line.step for line in logged(config, toy())] == [3, 5, 6, 7]
+
+
+def test_branches_stay_branches_on_cpu():
+    """Under vmap a switch computes every augmentation, and a cond both of its sides."""
+    strategy = "color_crop_cutout_flip_scale_rotate"
+    step, state, data, key = start(settings("dsa", dsa_strategy=strategy), toy())
+    program = str(jax.make_jaxpr(step.update)(state, data, key))
+    switches = program.count("cond[")
+    assert switches >= 3  # of the real images, the synthetic ones, and the empty blocks
+
+
 def test_a_non_finite_loss_stops_with_its_steps_and_keeps_the_last_good_images():
     config = settings("dm", lr_img=1e30, steps=6, log_every=2)
     good = []
