@@ -156,10 +156,9 @@ def test_chunks_do_not_change_the_result(method):
     strategy = "none" if method == "dc" else "color_crop_cutout_flip_scale_rotate"
     images = [
         updated(settings(method, chunk=chunk, dsa_strategy=strategy), toy(), 2)[0].images
-        for chunk in (1, 5, 64)
+        for chunk in (5, 64)
     ]
-    for other in images[1:]:
-        np.testing.assert_allclose(images[0], other, atol=2e-5)
+    np.testing.assert_allclose(*images, atol=2e-5)
 
 
 def test_order_of_images_and_names_of_groups_do_not_matter():
