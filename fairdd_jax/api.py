@@ -123,7 +123,7 @@ class Run:
           ConfigError: it has been done already.
           NonFiniteLossError: the loss or the images became NaN or infinite.
         """
-        if self.step:
+        if self.log:
             raise ConfigError("this run has been distilled; make another Run to distil again")
         every = self.config.evaluate.every
         began = time.perf_counter() - self.timing["evaluate_s"]  # of scoring before

@@ -224,7 +224,8 @@ def resolve(config: Config) -> Config:
     outer, inner = dc_loops(config.ipc) if method.trains_network else (1, 0)
     warmup = _at_least(_WARMUP_EPOCHS, config.ipc) if cobra and method.cobra_warmup else 0
     cpu = jax.default_backend() == "cpu"
-    augmented = config.dsa_strategy != augment.NONE
+    evaluation = _filled(config.evaluate, augment=config.dsa_strategy)
+    augmented = evaluation.augment != augment.NONE
     filled = _filled(
         config,
         distance=method.cobra_distance if cobra else method.default_distance,
@@ -235,9 +236,7 @@ def resolve(config: Config) -> Config:
         # On CPU a chunk's activations should stay in cache; elsewhere it should fill the device.
         chunk=8 if cpu else 1024,
         block=1 if cpu else 10,
-        evaluate=_filled(
-            config.evaluate, epochs=1000 if augmented else 300, augment=config.dsa_strategy
-        ),
+        evaluate=_filled(evaluation, epochs=1000 if augmented else 300),
     )
     if filled.distance not in method.distances:
         raise unknown_name(f"distance of {config.method}", filled.distance, method.distances)
