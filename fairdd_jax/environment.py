@@ -32,7 +32,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "device": f"{device.platform} {device.device_kind}",
         "num_devices": jax.device_count(),
-        "platform": platform.platform(terse=True),
+        "platform": f"{platform.system()} {platform.machine()}",
         "git_commit": _git_commit(),
     }
 
