@@ -28,11 +28,14 @@ def reference(stride: int, padding: int) -> Convolution:
     return convolve
 
 
-def operands(size: int, *, height: int = 7, width: int = 10) -> tuple[jax.Array, jax.Array]:
-    """Two images of 3 channels and a kernel of 4 outputs: no two axes of one length."""
+FEW, MANY = 3, 6  # input channels of a first layer and of any other
+
+
+def operands(size: int, channels: int = MANY) -> tuple[jax.Array, jax.Array]:
+    """Two images and a kernel of 4 outputs: no two axes of one length."""
     random = np.random.default_rng(size)
-    images = random.normal(size=(2, height, width, 3))
-    kernel = random.normal(size=(size, size, 3, 4)) / size
+    images = random.normal(size=(2, 7, 10, channels))
+    kernel = random.normal(size=(size, size, channels, 4)) / size
     return jnp.asarray(images, jnp.float32), jnp.asarray(kernel, jnp.float32)
 
 
@@ -69,12 +72,17 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("stride", "size", "padding"), CASES)
-def test_value_and_derivatives_match_reference(stride: int, size: int, padding: int) -> None:
+@pytest.mark.parametrize(
+    ("stride", "size", "padding", "channels"),
+    [(*case, MANY) for case in CASES] + [(1, size, p, FEW) for size in (1, 3, 5) for p in (0, 2)],
+)
+def test_value_and_derivatives_match_reference(
+    stride: int, size: int, padding: int, channels: int
+) -> None:
     def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
         return conv2d(images, kernel, stride=stride, padding=padding)
 
-    images, kernel = operands(size)
+    images, kernel = operands(size, channels)
     actual = jax.tree.leaves(derivatives(convolve)(images, kernel))
     expected = jax.tree.leaves(derivatives(reference(stride, padding))(images, kernel))
     assert len(actual) == len(expected) == 5
@@ -90,11 +98,15 @@ def double_precision() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("double_precision")
-@pytest.mark.parametrize(("stride", "size", "padding"), [(1, 3, 1), (2, 3, 2)])
-def test_gradients_match_finite_differences(stride: int, size: int, padding: int) -> None:
+@pytest.mark.parametrize(
+    ("stride", "size", "padding", "channels"), [(1, 3, 1, MANY), (2, 3, 2, MANY), (1, 3, 1, FEW)]
+)
+def test_gradients_match_finite_differences(
+    stride: int, size: int, padding: int, channels: int
+) -> None:
     random = np.random.default_rng(size)
-    images = jnp.asarray(random.normal(size=(2, 4, 5, 3)))
-    kernel = jnp.asarray(random.normal(size=(size, size, 3, 4)))
+    images = jnp.asarray(random.normal(size=(2, 4, 5, channels)))
+    kernel = jnp.asarray(random.normal(size=(size, size, channels, 4)))
 
     def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
         return conv2d(images, kernel, stride=stride, padding=padding)

@@ -60,7 +60,7 @@ class Matching:
 
     @partial(jax.jit, static_argnums=0)
     def synthetic_signal(self, images, label):
-        return self.method.synthetic_signal(self.forward, self.params, images, label)
+        return self.method.synthetic_signal(self.forward, self.params, images, label, 2)
 
     @partial(jax.jit, static_argnums=0)
     def pull_back(self, images, label, cotangent):

@@ -45,7 +45,7 @@ def test_synthetic_images_follow_the_official_optimiser(arrays):
             batch = Real(real[label], weights, lambda x: x, 7, 7, 0)
             total += method.loss(
                 method.group_signals(forward, params, batch, jnp.int32(label)),
-                method.synthetic_signal(forward, params, images[label], jnp.int32(label)),
+                method.synthetic_signal(forward, params, images[label], jnp.int32(label), 7),
                 present=weights.any(1),
             )
         return total

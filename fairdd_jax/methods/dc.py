@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from fairdd_jax import losses
-from fairdd_jax.methods.method import Forward, Method, PyTree, Real
+from fairdd_jax.chunks import sum_over_chunks
+from fairdd_jax.methods.method import Forward, Method, PyTree, Real, uniform
 
 
 def _cross_entropy(
@@ -73,10 +74,15 @@ def _pack(real: Real) -> tuple[jax.Array, jax.Array, jax.Array]:
     )
 
 
-def mean_gradient(forward: Forward, params: PyTree, images: jax.Array, label: jax.Array) -> PyTree:
+def mean_gradient(
+    forward: Forward, params: PyTree, images: jax.Array, label: jax.Array, chunk: int
+) -> PyTree:
     """Gradient of the mean cross-entropy of the synthetic images of a class."""
-    weights = jnp.full(images.shape[0], 1.0 / images.shape[0])
-    return jax.grad(_cross_entropy)(params, forward, images, label, weights)
+
+    def of_chunk(images: jax.Array, weights: jax.Array) -> PyTree:
+        return jax.grad(_cross_entropy)(params, forward, images, label, weights)
+
+    return sum_over_chunks(of_chunk, images, uniform(images), chunk=chunk)
 
 
 DC = Method(

@@ -4,43 +4,37 @@ Reference: Zhao and Bilen, Dataset Condensation with Distribution Matching (WACV
 """
 
 import jax
-import jax.numpy as jnp
 
 from fairdd_jax import losses
-from fairdd_jax.methods.method import Forward, Method, PyTree, Real
+from fairdd_jax.chunks import sum_over_chunks
+from fairdd_jax.methods.method import Forward, Method, PyTree, Real, uniform
 
 
 def feature_centres(forward: Forward, params: PyTree, real: Real, label: jax.Array) -> jax.Array:
     """Mean features of every group of a class, ``[G, D]``.
 
-    Features are never kept for more than a chunk: each chunk's share of the group sums is a matrix
-    product, and the sums add up over the chunks.
+    Features are never kept for more than a chunk, whose share of the group sums is a matrix
+    product.
     """
     del label
-    chunk = min(real.chunk, real.images.shape[0])
-    padding = -real.images.shape[0] % chunk
-    images = jnp.pad(real.images, ((0, padding), (0, 0), (0, 0), (0, 0)))
-    weights = jnp.pad(real.weights, ((0, 0), (0, padding)))
-    images = images.reshape(-1, chunk, *images.shape[1:])
-    weights = jnp.moveaxis(weights.reshape(weights.shape[0], -1, chunk), 1, 0)
 
-    def centres_of(part: jax.Array, share: jax.Array) -> jax.Array:
-        outputs = forward(params, real.prepare(part), share.any(0))
-        return losses.group_centres(outputs.features, share)
+    def of_chunk(images: jax.Array, weights: jax.Array) -> jax.Array:
+        outputs = forward(params, real.prepare(images), weights.any(1))
+        return losses.group_centres(outputs.features, weights.T)
 
-    def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        return total + centres_of(*part), None
-
-    total = jax.eval_shape(centres_of, images[0], weights[0])
-    return jax.lax.scan(add, jnp.zeros(total.shape, total.dtype), (images, weights))[0]
+    return sum_over_chunks(of_chunk, real.images, real.weights.T, chunk=real.chunk)
 
 
 def mean_feature(
-    forward: Forward, params: PyTree, images: jax.Array, label: jax.Array
+    forward: Forward, params: PyTree, images: jax.Array, label: jax.Array, chunk: int
 ) -> jax.Array:
     """Mean feature of the synthetic images of a class, ``[D]``."""
     del label
-    return forward(params, images).features.mean(0)
+
+    def of_chunk(images: jax.Array, weights: jax.Array) -> jax.Array:
+        return weights @ forward(params, images).features
+
+    return sum_over_chunks(of_chunk, images, uniform(images), chunk=chunk)
 
 
 DM = Method(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 from fairdd_jax.models import Outputs
 
@@ -40,6 +41,11 @@ class Real:
     num_blocks: int
 
 
+def uniform(images: jax.Array) -> jax.Array:
+    """Weights ``[N]`` that average images ``[N, ...]``."""
+    return jnp.full(images.shape[0], 1.0 / images.shape[0])
+
+
 @dataclass(frozen=True)
 class Method:
     """A matching method.
@@ -48,7 +54,8 @@ class Method:
       summary: one line for a person.
       group_signals: ``(forward, params, real, label)`` to the mean signal of every group, a pytree
         with leading axis G.
-      synthetic_signal: ``(forward, params, images, label)`` to the same pytree without that axis.
+      synthetic_signal: ``(forward, params, images, label, chunk)`` to the same pytree without that
+        axis.
       loss: ``(group signals, synthetic signal, shares, present, fairness, distance)`` to a scalar.
       distances: names of the distances that the loss knows; the first is the default.
       lr_img: learning rate of the synthetic images, in normalised pixel units, by the smallest IPC
@@ -62,7 +69,7 @@ class Method:
 
     summary: str
     group_signals: Callable[[Forward, PyTree, Real, jax.Array], PyTree]
-    synthetic_signal: Callable[[Forward, PyTree, jax.Array, jax.Array], PyTree]
+    synthetic_signal: Callable[[Forward, PyTree, jax.Array, jax.Array, int], PyTree]
     loss: Callable[..., jax.Array]
     distances: Mapping[str, Any]
     lr_img: Mapping[int, float]

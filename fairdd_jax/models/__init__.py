@@ -1,6 +1,7 @@
 """Networks (Flax linen) and their registry."""
 
+from fairdd_jax.models.apply import run
 from fairdd_jax.models.networks import Outputs
 from fairdd_jax.models.registry import MODES, check_name, create, names, resolve_archs
 
-__all__ = ["MODES", "Outputs", "check_name", "create", "names", "resolve_archs"]
+__all__ = ["MODES", "Outputs", "check_name", "create", "names", "resolve_archs", "run"]

@@ -7,6 +7,10 @@ differentiation would instead emit convolutions in permuted layouts, which XLA's
 10 to 100 times slower inside ``scan``, ``map`` and ``while`` bodies
 (https://github.com/jax-ml/jax/issues/12868). Closed under differentiation, the three also serve
 the second derivatives that gradient matching needs.
+
+A first layer, with its few input channels, is a matrix product with the window of every pixel
+instead: its input and kernel gradients are then matrix products too, twice as fast as convolutions
+whose inner dimension is 3.
 """
 
 from functools import partial
@@ -17,6 +21,8 @@ import jax.numpy as jnp
 from jax import lax
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+# As many input channels as images have.
+_FEW_CHANNELS = 4
 
 
 class _Geometry(NamedTuple):
@@ -53,8 +59,21 @@ def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: in
            [18., 27., 27., 18.],
            [12., 18., 18., 12.]], dtype=float32)
     """
+    if images.shape[-1] <= _FEW_CHANNELS and stride == 1:
+        return _product_with_windows(images, kernel, padding)
     geometry = _Geometry(images.shape[1:3], kernel.shape[:2], stride, padding)
     return _output(geometry, images, kernel)
+
+
+def _product_with_windows(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    kh, kw, channels, features = kernel.shape
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+    # One axis after the other copies longer runs than all places of a window at once.
+    rows = jnp.concatenate([x[:, :, j : j + width] for j in range(kw)], -1)
+    windows = jnp.concatenate([rows[:, i : i + height] for i in range(kh)], -1)
+    product = windows.reshape(-1, kh * kw * channels) @ kernel.reshape(-1, features)
+    return product.reshape(-1, height, width, features)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -1,7 +1,7 @@
 """Layers with PyTorch's default initial distributions and statistics, which results depend on."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import flax.linen as nn
 import jax
@@ -77,12 +77,13 @@ class BatchNorm(nn.Module):
         channels = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        x32 = x.astype(jnp.float32)
         if train:
             where = None if mask is None else mask.astype(bool).reshape(-1, 1, 1, 1)
-            mean, var = x.mean((0, 1, 2), where=where), x.var((0, 1, 2), where=where)
+            mean, var = x32.mean((0, 1, 2), where=where), x32.var((0, 1, 2), where=where)
             if not self.is_initializing():
                 images = x.shape[0] if mask is None else mask.astype(bool).sum()
-                count = jnp.asarray(images * x.shape[1] * x.shape[2], x.dtype)
+                count = jnp.asarray(images * x.shape[1] * x.shape[2], x32.dtype)
                 update = partial(_running, momentum=self.momentum)
                 running_mean.value = update(running_mean.value, mean)
                 running_var.value = update(running_var.value, var * count / (count - 1))
@@ -90,13 +91,77 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        shape = (1, 1, 1, -1)
-        return (x - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape)
+        factor = _per_channel(scale) * _per_channel(jax.lax.rsqrt(var + self.epsilon))
+        return ((x32 - _per_channel(mean)) * factor + _per_channel(bias)).astype(x.dtype)
 
 
 def _running(old: jax.Array, new: jax.Array, *, momentum: float) -> jax.Array:
     return momentum * old + (1 - momentum) * new
+
+
+class InstanceNorm(nn.Module):
+    """Every channel of every image normalised on its own, then scaled and shifted."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalise ``[N, H, W, C]``."""
+        channels = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        return instance_norm(x, scale, bias)
+
+
+@jax.custom_vjp
+def instance_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    r"""Normalise every channel of every image: :math:`y = \gamma (x-m) / \sqrt{v+10^{-5}} + \beta`.
+
+    The derivative is the textbook one, written out: what automatic differentiation makes of the
+    statistics takes more passes over the images, which costs gradient matching a fifth of its time.
+    Statistics and sums are float32 whatever the type of ``x``.
+
+    Args:
+      x: ``[N, H, W, C]``; m and v are its mean and population variance over H and W.
+      scale: gamma, ``[C]``.
+      bias: beta, ``[C]``.
+
+    Returns:
+      Array like ``x``. Reverse-mode differentiable to any order.
+
+    >>> x = jnp.array([1.0, 3.0]).reshape(1, 2, 1, 1)
+    >>> instance_norm(x, jnp.ones(1), jnp.ones(1)).round(3).ravel().tolist()
+    [0.0, 2.0]
+    """
+    return _instance_norm(x, scale, bias)[0]
+
+
+def _instance_norm(x, scale, bias):  # type: ignore[no-untyped-def]
+    x32 = x.astype(jnp.float32)
+    mean = x32.mean((1, 2), keepdims=True)
+    # The difference of means, which reads x once, may fall below zero by rounding.
+    variance = jnp.maximum(jnp.square(x32).mean((1, 2), keepdims=True) - jnp.square(mean), 0)
+    inverse = jax.lax.rsqrt(variance + 1e-5)
+    factor = inverse * _per_channel(scale)
+    y = x32 * factor + (_per_channel(bias) - mean * factor)
+    return y.astype(x.dtype), (x, scale, bias, mean, inverse)
+
+
+def _instance_norm_gradients(saved, gradient):  # type: ignore[no-untyped-def]
+    x, scale, bias, mean, inverse = saved
+    g = gradient.astype(jnp.float32)
+    normalised = (x.astype(jnp.float32) - mean) * inverse
+    area = x.shape[1] * x.shape[2]
+    sum_g = g.sum((1, 2), keepdims=True)
+    sum_gn = (g * normalised).sum((1, 2), keepdims=True)
+    of_x = inverse * _per_channel(scale) * (g - sum_g / area - normalised * (sum_gn / area))
+    of_scale, of_bias = sum_gn.sum((0, 1, 2)), sum_g.sum((0, 1, 2))
+    return of_x.astype(x.dtype), of_scale.astype(scale.dtype), of_bias.astype(bias.dtype)
+
+
+def _per_channel(x: jax.Array) -> jax.Array:
+    return x.astype(jnp.float32).reshape(1, 1, 1, -1)
+
+
+instance_norm.defvjp(_instance_norm, _instance_norm_gradients)
 
 
 class Norm(nn.Module):
@@ -118,7 +183,7 @@ class Norm(nn.Module):
             case "groupnorm":
                 return nn.GroupNorm(4, epsilon=1e-5, name="group")(x)
             case _:
-                return nn.GroupNorm(None, group_size=1, epsilon=1e-5, name="instance")(x)
+                return InstanceNorm(name="instance")(x)
 
 
 NORMS = ("instancenorm", "batchnorm", "layernorm", "groupnorm", "none")
@@ -135,10 +200,31 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def avg_pool(x: jax.Array, size: int = 2) -> jax.Array:
     """Mean of every window of ``size`` x ``size``, a remainder dropped."""
+    height, width = x.shape[1:3]
+    x = x[:, : height // size * size, : width // size * size]
+    return _pool_pairs(x) if size == 2 else _pool_rows(x, size)
+
+
+# Two ways to the same sum. Without a gradient XLA fuses slices with what comes before, and the
+# pass over the real images takes 8 % less time; with one it would compute all of that again for
+# every reader of the result.
+@jax.custom_vjp
+def _pool_pairs(x: jax.Array) -> jax.Array:
+    top, bottom = x[:, ::2], x[:, 1::2]
+    return (top[:, :, ::2] + bottom[:, :, ::2] + top[:, :, 1::2] + bottom[:, :, 1::2]) * 0.25
+
+
+def _pool_rows(x: jax.Array, size: int) -> jax.Array:
     n, height, width, channels = x.shape
-    rows, columns = height // size, width // size
-    x = x[:, : rows * size, : columns * size]
-    return x.reshape(n, rows, size, columns, size, channels).mean((2, 4))
+    rows = reduce(jnp.add, (x[:, i::size] for i in range(size)))
+    columns = rows.reshape(n, height // size, width // size, size, channels).sum(3)
+    return columns * (1.0 / size**2)
+
+
+_pool_pairs.defvjp(
+    lambda x: jax.vjp(partial(_pool_rows, size=2), x),
+    lambda transposed, gradient: transposed(gradient),
+)
 
 
 POOLINGS: dict[str, Callable[[jax.Array], jax.Array]] = {

@@ -1,0 +1,48 @@
+"""Sums over images that pass through a network a few at a time, so that memory stays bounded."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+
+
+def sum_over_chunks(function: Callable[..., PyTree], *arrays: jax.Array, chunk: int) -> PyTree:
+    """Sum of a function's values over chunks of arrays along their first axis.
+
+    Differentiable without keeping what the function computes inside: of more than one chunk, each
+    is computed again for its gradient (rematerialisation), so memory never grows with their number.
+
+    Args:
+      function: takes as many chunks ``[k, ...]`` as there are arrays, gives a pytree of arrays.
+        Where k times the number of chunks exceeds N, the rest is zeros, which must not count:
+        give every row a weight.
+      *arrays: each ``[N, ...]``.
+      chunk: k is at most this; the chunks are made equally large.
+
+    >>> weighted_sum = lambda x, weight: weight @ x
+    >>> float(sum_over_chunks(weighted_sum, jnp.arange(5.0), jnp.ones(5), chunk=2))
+    10.0
+    """
+    num_images = arrays[0].shape[0]
+    num_chunks = -(-num_images // chunk)
+    if num_chunks == 1:
+        return function(*arrays)
+    size = -(-num_images // num_chunks)
+    parts = [_split(array, num_chunks, size) for array in arrays]
+
+    @partial(jax.checkpoint, prevent_cse=False)  # a scan keeps the two apart anyway
+    def add(total: PyTree, part: list[jax.Array]) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, function(*part)), None
+
+    value = jax.eval_shape(function, *(part[0] for part in parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), value)
+    return jax.lax.scan(add, zeros, parts)[0]
+
+
+def _split(array: jax.Array, num_chunks: int, size: int) -> jax.Array:
+    padding = [(0, num_chunks * size - array.shape[0])] + [(0, 0)] * (array.ndim - 1)
+    return jnp.pad(array, padding).reshape(num_chunks, size, *array.shape[1:])
