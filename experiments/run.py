@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fairdd_jax import comparison, data, presets, report, workdir
+from fairdd_jax import comparison, data, presets, report, sharding, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.api import Run
@@ -49,6 +49,7 @@ def main(arguments: list[str]) -> int:
     """Parse, load, call; returns the exit code."""
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     signal.signal(signal.SIGTERM, _terminate)
+    sharding.use_all_cores()
     try:
         return run(arguments, console)
     except FairDDError as error:

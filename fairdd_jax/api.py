@@ -263,7 +263,11 @@ class Run:
     def _evaluator(self, arch: str) -> Evaluator:
         if arch not in self._evaluators:
             self._evaluators[arch] = Evaluator(
-                self.dataset, arch, self.config.evaluate, chunk=self.config.chunk
+                self.dataset,
+                arch,
+                self.config.evaluate,
+                chunk=self.config.chunk,
+                compute_dtype=self.config.compute_dtype,
             )
         return self._evaluators[arch]
 

@@ -107,6 +107,7 @@ class Config:
       batch_train: images per step of that network training.
       chunk: images that pass through the network at once; bounds the memory. By backend if null.
       block: updates per compiled call. By backend if null.
+      compute_dtype: type of the arithmetic inside the networks; sums and statistics are float32.
       log_every: updates between two lines of the log.
       evaluate: how the result is scored.
     """
@@ -133,6 +134,7 @@ class Config:
     batch_train: int = 256
     chunk: Int = UNSET
     block: Int = UNSET
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 10
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
 
@@ -147,6 +149,8 @@ _WARMUP_EPOCHS = {1: 10, 50: 50, 100: 100}
 # Epochs of network training between two DC updates at the IPCs that the official table has.
 _INNER_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 _LONGEST_OUTER_LOOPS = 100
+# On CPU the activations of a chunk should stay in cache; elsewhere they should fill the device.
+_BY_BACKEND = {"cpu": {"chunk": 10, "block": 1}, "accelerator": {"chunk": 1024, "block": 10}}
 
 
 def parser(settings: dict[str, Any] | None = None) -> ArgumentParser:
@@ -223,7 +227,6 @@ def resolve(config: Config) -> Config:
     cobra = config.fairness == "cobra"
     outer, inner = dc_loops(config.ipc) if method.trains_network else (1, 0)
     warmup = _at_least(_WARMUP_EPOCHS, config.ipc) if cobra and method.cobra_warmup else 0
-    cpu = jax.default_backend() == "cpu"
     evaluation = _filled(config.evaluate, augment=config.dsa_strategy)
     augmented = evaluation.augment != augment.NONE
     filled = _filled(
@@ -233,9 +236,7 @@ def resolve(config: Config) -> Config:
         outer_loops=outer,
         inner_epochs=inner,
         warmup_epochs=warmup,
-        # On CPU a chunk's activations should stay in cache; elsewhere it should fill the device.
-        chunk=8 if cpu else 1024,
-        block=1 if cpu else 10,
+        **_BY_BACKEND["cpu" if jax.default_backend() == "cpu" else "accelerator"],
         evaluate=_filled(evaluation, epochs=1000 if augmented else 300),
     )
     if filled.distance not in method.distances:

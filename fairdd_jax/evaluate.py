@@ -1,6 +1,6 @@
 """Scoring a set of images: train fresh networks on it, test them on the whole test set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,21 +8,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from fairdd_jax import models
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset, Split
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.metrics import FairnessReport, deo_floor, fairness_report
-from fairdd_jax.train import Trainer
+from fairdd_jax.sharding import AXIS, REPLICATED, mesh_for, own_part, place, spread
+from fairdd_jax.train import Trainer, TrainState
 
 PyTree = Any
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 _DROP = 0.1
-# Optimiser steps per compiled call: short enough for a progress bar and an interrupt.
-_STEPS_PER_CALL = 10
+# Optimiser steps of all networks per compiled call: short enough for a progress bar and an
+# interrupt.
+_STEPS_PER_CALL = {"cpu": 10, "accelerator": 1000}
 
 
 @dataclass(frozen=True)
@@ -110,22 +113,44 @@ class Evaluator:
       dataset: the test set, and the normalisation.
       arch: name of the architecture.
       config: schedule and optimiser.
-      chunk: images that pass through the network at once.
+      chunk: images that pass through a network at once.
+      compute_dtype: type of the arithmetic inside the networks.
     """
 
-    def __init__(self, dataset: Dataset, arch: str, config: EvaluateConfig, *, chunk: int):
+    def __init__(
+        self,
+        dataset: Dataset,
+        arch: str,
+        config: EvaluateConfig,
+        *,
+        chunk: int,
+        compute_dtype: str = "float32",
+    ):
         self.dataset = dataset
         self.arch = arch
         self.config = config
-        network = models.create(
+        # Cores share every batch; what serves accelerators is networks side by side.
+        self.mesh = mesh_for(len(jax.devices()) if _on_cpu() else 1)
+        self.network = models.create(
             arch, num_classes=dataset.num_classes, image_shape=dataset.image_shape
         )
         self.trainer = Trainer(
-            network, dataset.mean, dataset.std, config.batch_size, config.augment, chunk
+            self.network,
+            dataset.mean,
+            dataset.std,
+            config.batch_size,
+            config.augment,
+            chunk,
+            compute_dtype,
+            num_devices=self.mesh.size,
         )
-        self._run = jax.jit(self.trainer.run, donate_argnums=0)
-        self._init = jax.jit(self.trainer.init, static_argnums=1)
-        self._predict = jax.jit(partial(_predict, network, chunk, dataset.mean, dataset.std))
+        self._run = jax.jit(
+            spread(self._run_networks, self.mesh, (REPLICATED,) * 6, REPLICATED), donate_argnums=0
+        )
+        self._init = jax.jit(jax.vmap(lambda key: self.trainer.init(key, self.dataset.image_shape)))
+        self._predict = jax.jit(
+            spread(self._predict_networks, self.mesh, REPLICATED, PartitionSpec(None, AXIS))
+        )
 
     def evaluate(
         self,
@@ -143,16 +168,14 @@ class Evaluator:
           images: ``[N, H, W, C]``, uint8 or normalised floats.
           labels: ``[N]`` integers.
           schedule: optimiser steps.
-          networks: how many, one after the other.
+          networks: how many, all in one program.
           key: random key; network i depends on it and on i alone.
-          on_steps: told how many optimiser steps were just taken.
+          on_steps: told how many optimiser steps were just taken, those of all networks added.
         """
-        x, y = jnp.asarray(images), jnp.asarray(labels, jnp.int32)
-        reports = []
-        for network_key in (jax.random.fold_in(key, i) for i in range(networks)):
-            variables = self.train(x, y, schedule=schedule, key=network_key, on_steps=on_steps)
-            reports.append(self.test(variables))
-        return Evaluation(self.arch, schedule.total, tuple(reports))
+        x, y = place((jnp.asarray(images), jnp.asarray(labels, jnp.int32)), self.mesh)
+        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(networks))
+        variables = self.train(x, y, schedule=schedule, keys=keys, on_steps=on_steps)
+        return Evaluation(self.arch, schedule.total, self.test(variables))
 
     def train(
         self,
@@ -160,56 +183,91 @@ class Evaluator:
         labels: jax.Array,
         *,
         schedule: Schedule,
-        key: jax.Array,
+        keys: jax.Array,
         on_steps: Callable[[int], None] = lambda steps: None,
     ) -> PyTree:
-        """Variables of a fresh network trained on images."""
-        init_key, train_key = jax.random.split(key)
-        variables = self._init(init_key, self.dataset.image_shape)
+        """Variables of fresh networks, one per key, trained on images; leaves ``[K, ...]``."""
+        networks = keys.shape[0]
+        init_keys, train_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        variables = self._init(init_keys)
+        stride = max(1, _STEPS_PER_CALL["cpu" if _on_cpu() else "accelerator"] // networks)
         for first, last, lr in (
             (0, schedule.before, self.config.lr),
             (schedule.before, schedule.total, self.config.lr * _DROP),
         ):
-            state = self.trainer.start(
-                variables, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY
-            )
-            for begin in range(first, last, _STEPS_PER_CALL):
-                end = min(begin + _STEPS_PER_CALL, last)
-                state = self._run(state, images, labels, train_key, begin, end)
+            start = partial(self.trainer.start, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+            state = jax.vmap(start)(variables)
+            for begin in range(first, last, stride):
+                end = min(begin + stride, last)
+                state = self._run(state, images, labels, train_keys, begin, end)
                 jax.block_until_ready(state)
-                on_steps(end - begin)
+                on_steps((end - begin) * networks)
             variables = state.variables
         return variables
 
-    def predict(self, variables: PyTree, images: np.ndarray) -> np.ndarray:
-        """Most likely class of every image, ``[N]``."""
-        return np.asarray(self._predict(variables, jnp.asarray(images)))
+    def _run_networks(
+        self,
+        states: TrainState,
+        images: jax.Array,
+        labels: jax.Array,
+        keys: jax.Array,
+        first: jax.Array,
+        last: jax.Array,
+    ) -> TrainState:
+        return _each_network(
+            lambda state, key: self.trainer.run(state, images, labels, key, first, last),
+            states,
+            keys,
+        )
 
-    def test(self, variables: PyTree) -> FairnessReport:
-        """Scores of a network on the test set."""
+    def predict(self, variables: PyTree, images: np.ndarray) -> np.ndarray:
+        """Most likely class of every image for every network, ``[K, N]``."""
+        padding = -len(images) % (self.trainer.chunk * self.mesh.size)
+        padded = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
+        return np.asarray(self._predict(variables, padded))[:, : len(images)]
+
+    def _predict_networks(self, variables: PyTree, images: jax.Array) -> jax.Array:
+        images = own_part(images, self.mesh.size)
+        chunks = images.reshape(-1, self.trainer.chunk, *images.shape[1:])
+
+        def of_network(variables: PyTree) -> jax.Array:
+            def of_chunk(pixels: jax.Array) -> jax.Array:
+                x = normalise(pixels, mean=self.dataset.mean, std=self.dataset.std)
+                outputs, _ = models.run(
+                    self.network, variables, x, train=False, dtype=self.trainer.dtype
+                )
+                return outputs.logits.argmax(-1)
+
+            return jax.lax.map(of_chunk, chunks).reshape(-1)
+
+        return _each_network(of_network, variables)
+
+    def test(self, variables: PyTree) -> tuple[FairnessReport, ...]:
+        """Scores of networks on the test set."""
         test: Split = self.dataset.test
-        return fairness_report(
-            self.predict(variables, test.images),
-            test.labels,
-            test.groups,
-            num_classes=self.dataset.num_classes,
-            num_groups=self.dataset.num_groups,
-            empty=self.config.empty,
+        return tuple(
+            fairness_report(
+                predictions,
+                test.labels,
+                test.groups,
+                num_classes=self.dataset.num_classes,
+                num_groups=self.dataset.num_groups,
+                empty=self.config.empty,
+            )
+            for predictions in self.predict(variables, test.images)
         )
 
 
-def _predict(
-    network: Any,
-    chunk: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-    variables: PyTree,
-    images: jax.Array,
-) -> jax.Array:
-    def of_chunk(pixels: jax.Array) -> jax.Array:
-        outputs = network.apply(variables, normalise(pixels, mean=mean, std=std), train=False)
-        return outputs.logits.argmax(-1)
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
-    padded = jnp.pad(images, ((0, -images.shape[0] % chunk), (0, 0), (0, 0), (0, 0)))
-    chunks = padded.reshape(-1, chunk, *images.shape[1:])
-    return jax.lax.map(of_chunk, chunks).reshape(-1)[: images.shape[0]]
+
+def _each_network(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
+    """The function of every network: all at once on accelerators.
+
+    On CPU one after the other, because networks side by side make grouped convolutions, which are
+    several times slower there.
+    """
+    if _on_cpu():
+        return jax.lax.map(lambda each: function(*each), stacked)
+    return jax.vmap(function)(*stacked)

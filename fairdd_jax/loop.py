@@ -1,5 +1,6 @@
 """The host's part of distillation: where the images start, and the loop with its log."""
 
+import functools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from fairdd_jax.config import Config, Init
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.errors import ConfigError, NonFiniteLossError, unknown_name
+from fairdd_jax.sharding import place
 from fairdd_jax.step import Step, training_set
 
 
@@ -113,14 +115,17 @@ def run_updates(
         good.
     """
     step = Step(config, dataset)
-    data = training_set(dataset)
-    init_key, run_key = jax.random.split(key)
+    data = training_set(dataset, step.mesh)
+    init_key, run_key = place(jax.random.split(key), step.mesh)
     state = step.init(init_key, images)
     total = config.updates
     if total == 0:
         return
     began = time.perf_counter()
-    run_block = step.run_block.lower(state, data, run_key, 1).compile()
+    compile_block = functools.cache(
+        lambda length: step.run_block.lower(state, data, run_key, length=length).compile()
+    )
+    compile_block(min(config.block, config.log_every, total))
     compiled = last = time.perf_counter()
     images_per_update = state.images.shape[0] * (step.sampler.batch_size + config.ipc)
     done = 0
@@ -130,10 +135,10 @@ def run_updates(
         strides = (config.log_every, config.evaluate.every * config.outer_loops or total)
         stop = min(total, *(since - since % stride + stride for stride in strides))
         while done < stop:
-            count = min(config.block, stop - done)
-            state, loss = run_block(state, data, run_key, count)
+            length = min(config.block, stop - done)
+            state, loss = compile_block(length)(state, data, run_key)
             losses.append(loss)
-            done += count
+            done += length
         mean = float(sum(losses)) / ((done - since) * dataset.num_classes)
         current = np.array(state.images)  # a copy: the state is donated
         if not (np.isfinite(mean) and np.isfinite(current).all()):

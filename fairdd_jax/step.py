@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from fairdd_jax import augment, models
 from fairdd_jax.config import Config
@@ -23,6 +24,7 @@ from fairdd_jax.data.sampling import (
 )
 from fairdd_jax.methods import method_named
 from fairdd_jax.methods.method import Forward, Real
+from fairdd_jax.sharding import AXIS, REPLICATED, SPLIT, mesh_for, own_part, place, spread
 from fairdd_jax.train import Trainer, labelled
 
 PyTree = Any
@@ -46,20 +48,20 @@ class State(NamedTuple):
 class TrainingSet(NamedTuple):
     """The real images on the device."""
 
-    images: jax.Array
+    images: jax.Array | np.ndarray
     """``[N, H, W, channels]`` uint8."""
     cells: GroupIndex
 
 
-def training_set(dataset: Dataset) -> TrainingSet:
-    """Put the real images on the device and sort them by (class, group)."""
+def training_set(dataset: Dataset, mesh: Mesh) -> TrainingSet:
+    """Put the real images on every device and sort them by (class, group)."""
     index = group_index(
         dataset.train.labels,
         dataset.train.groups,
         num_classes=dataset.num_classes,
         num_groups=dataset.num_groups,
     )
-    return TrainingSet(jnp.asarray(dataset.train.images), index)
+    return place(TrainingSet(dataset.train.images, index), mesh)
 
 
 class Step:
@@ -73,6 +75,7 @@ class Step:
     def __init__(self, config: Config, dataset: Dataset):
         self.config = config
         self.method = method_named(config.method)
+        self.mesh = mesh_for(dataset.num_classes)
         self.network = models.create(
             config.model, num_classes=dataset.num_classes, image_shape=dataset.image_shape
         )
@@ -83,6 +86,8 @@ class Step:
             batch_size=config.batch_train,
             strategy=config.dsa_strategy,
             chunk=config.chunk,
+            dtype=config.compute_dtype,
+            num_devices=self.mesh.size,
         )
         self.sampler: Sampler = (
             Stratified(config.per_cell, dataset.num_groups)
@@ -91,40 +96,59 @@ class Step:
         )
         self.optimizer = optax.sgd(config.lr_img, config.momentum_img)
         self.dataset = dataset
-        self.run_block = jax.jit(self._run_block, donate_argnums=0)
+        self.run_block = jax.jit(self._run_block, static_argnames="length", donate_argnums=0)
 
-    def init(self, key: jax.Array, images: np.ndarray) -> State:
+    def init(self, key: jax.Array, images: np.ndarray | jax.Array) -> State:
         """The state before the first update."""
         variables = self.trainer.init(key, self.dataset.image_shape)
         start = jnp.array(images)  # a copy: the state is donated
-        return State(start, self.optimizer.init(start), variables, jnp.zeros((), jnp.int32))
+        state = State(start, self.optimizer.init(start), variables, jnp.zeros((), jnp.int32))
+        return place(state, self.mesh, self._specs(state))
+
+    def _specs(self, state: State) -> PyTree:
+        """Classes are split over the devices, the network is on all of them."""
+        of_optimizer = jax.tree.map(lambda x: SPLIT if x.ndim else REPLICATED, state.opt_state)
+        of_network = jax.tree.map(lambda x: REPLICATED, state.variables)
+        specs: tuple[Any, ...] = (SPLIT, of_optimizer, of_network, REPLICATED)
+        return State(*specs)
 
     def update(self, state: State, data: TrainingSet, key: jax.Array) -> tuple[State, jax.Array]:
         """One matching update of all synthetic images, and its loss summed over the classes.
 
-        Everything random follows from the key and the number of the update.
+        Runs on every device of the mesh, for the classes that it has. Everything random follows
+        from the key and the number of the update.
         """
         keys = jax.random.split(jax.random.fold_in(key, state.update), 5)
         variables = self._network(state, keys[0], keys[1])
         if self.method.frozen_statistics and "batch_stats" in variables:
             variables = self._with_statistics(variables, data, keys[2])
-        batch = self.sampler.draw(keys[3], data.cells)
-        losses, gradient = self._match(state.images, variables, data, batch, keys[4])
+        classes = jnp.arange(self.dataset.num_classes)
+        class_keys = jax.random.split(keys[4], self.dataset.num_classes)
+        own = jax.tree.map(
+            lambda x: own_part(x, self.mesh.size),
+            (self.sampler.draw(keys[3], data.cells), classes, class_keys),
+        )
+        losses, gradient = self._match(state.images, variables, data, *own)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
         images = optax.apply_updates(state.images, updates)
-        return State(images, opt_state, variables, state.update + 1), losses.sum()
+        state = State(images, opt_state, variables, state.update + 1)
+        return state, jax.lax.psum(losses.sum(), AXIS)
 
     def _run_block(
-        self, state: State, data: TrainingSet, key: jax.Array, num_updates: jax.Array
+        self, state: State, data: TrainingSet, key: jax.Array, *, length: int
     ) -> tuple[State, jax.Array]:
-        """Any number of updates in one call, and the sum of their losses."""
+        """That many updates in one call, and the sum of their losses."""
 
-        def body(_: jax.Array, carry: tuple[State, jax.Array]) -> tuple[State, jax.Array]:
-            state, total = carry
-            state, loss = self.update(state, data, key)
-            return state, total + loss
+        def on_device(state: State, data: TrainingSet, key: jax.Array) -> tuple[State, jax.Array]:
+            state, losses = jax.lax.scan(
+                lambda state, _: self.update(state, data, key), state, length=length
+            )
+            return state, losses.sum()
 
-        return jax.lax.fori_loop(0, num_updates, body, (state, jnp.zeros(())))
+        specs = self._specs(state)
+        return spread(on_device, self.mesh, (specs, REPLICATED, REPLICATED), (specs, REPLICATED))(
+            state, data, key
+        )
 
     def _network(self, state: State, init_key: jax.Array, train_key: jax.Array) -> PyTree:
         """A fresh network at the start of an iteration, else the last one; then trained."""
@@ -137,7 +161,7 @@ class Step:
             epochs = jnp.where(first, config.warmup_epochs, config.inner_epochs)
         elif config.warmup_epochs == 0:
             return variables
-        images, labels = labelled(state.images)
+        images, labels = labelled(jax.lax.all_gather(state.images, AXIS, tiled=True))
         steps = epochs * self.trainer.steps_per_epoch(images.shape[0])
         start = self.trainer.start(variables, lr=config.lr_net)
         return self.trainer.run(start, images, labels, train_key, 0, steps).variables
@@ -146,8 +170,8 @@ class Step:
         batch = proportional_batch(key, data.cells, batch_real=_STATISTICS_BATCH)
         images = self._normalise(data.images[batch.indices.reshape(-1)])
         mask = batch.weights.any(1).reshape(-1)
-        _, changed = self.network.apply(
-            variables, images, train=True, mask=mask, mutable=["batch_stats"]
+        _, changed = models.run(
+            self.network, variables, images, train=True, mask=mask, dtype=self.config.compute_dtype
         )
         return {**variables, **changed}
 
@@ -158,12 +182,13 @@ class Step:
         def forward(
             params: PyTree, images: jax.Array, mask: jax.Array | None = None
         ) -> models.Outputs:
-            outputs, _ = self.network.apply(
+            outputs, _ = models.run(
+                self.network,
                 {**variables, "params": params},
                 images,
                 train=not self.method.frozen_statistics,
                 mask=mask,
-                mutable=["batch_stats"],
+                dtype=self.config.compute_dtype,
             )
             return outputs
 
@@ -175,7 +200,8 @@ class Step:
         variables: PyTree,
         data: TrainingSet,
         batch: RealBatch,
-        key: jax.Array,
+        labels: jax.Array,
+        keys: jax.Array,
     ) -> tuple[jax.Array, jax.Array]:
         """Loss of every class ``[C]`` and its gradient with respect to the synthetic images."""
         config, method = self.config, self.method
@@ -184,7 +210,7 @@ class Step:
         num_images = self.sampler.batch_size
         chunk = config.chunk
         if "batch_stats" in variables and not method.frozen_statistics:
-            chunk = num_images  # batch statistics need the whole batch
+            chunk = max(num_images, config.ipc)  # batch statistics need the whole batch
         # No larger than the average group, since every group's last block is padded.
         block = min(config.chunk, -(-num_images // self.dataset.num_groups))
         num_blocks = self.sampler.num_blocks(block)
@@ -212,7 +238,7 @@ class Step:
             def loss(x: jax.Array) -> jax.Array:
                 return method.loss(
                     signals,
-                    method.synthetic_signal(forward, params, augmented(x), label),
+                    method.synthetic_signal(forward, params, augmented(x), label, chunk),
                     shares=drawn.shares,
                     present=drawn.weights.any(1),
                     fairness=config.fairness,
@@ -222,7 +248,7 @@ class Step:
             return jax.value_and_grad(loss)(images)
 
         C = synthetic.shape[0]
-        classes = (synthetic, batch, jnp.arange(C), jax.random.split(key, C))
+        classes = (synthetic, batch, labels, keys)
         # One class after the other keeps every branch a branch: under vmap all augmentations
         # would be computed and all but one thrown away.
         together = min(C, config.chunk // num_images)

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fairdd_jax import augment
+from fairdd_jax import augment, models
+from fairdd_jax.chunks import sum_over_chunks
 from fairdd_jax.data.normalise import normalise
+from fairdd_jax.sharding import AXIS, own_part
 
 PyTree = Any
 
@@ -68,6 +70,8 @@ class Trainer:
       batch_size: images per step; every epoch shuffles, and its last batch may be smaller.
       strategy: augmentation, one operation per batch with parameters for every image; or "none".
       chunk: images that pass through the network at once.
+      dtype: type of the arithmetic in the network, see `fairdd_jax.models.run`.
+      num_devices: devices of the mesh that share every batch.
     """
 
     network: nn.Module
@@ -76,6 +80,8 @@ class Trainer:
     batch_size: int = 256
     strategy: str = augment.NONE
     chunk: int = 1024
+    dtype: str = "float32"
+    num_devices: int = 1
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> PyTree:
         """Fresh variables of the network."""
@@ -122,18 +128,24 @@ class Trainer:
           key: random key of the whole training.
           step: number of the step, from 0.
         """
+        # Batch statistics need the whole batch.
+        num_devices = 1 if "batch_stats" in state.variables else self.num_devices
         shuffle_key, augment_key = jax.random.split(key)
-        indices, weights = self._batch(images.shape[0], shuffle_key, step)
-        batch = images if indices is None else images[indices]
-        batch_labels = labels if indices is None else labels[indices]
-        batch = augment.augment_batch(
+        batch = self._batch(images.shape[0], shuffle_key, step, num_devices)
+        rows, indices, weights = (own_part(x, num_devices) for x in batch)
+        inputs = augment.augment_batch(
             jax.random.fold_in(augment_key, step),
-            normalise(batch, mean=self.mean, std=self.std),
+            normalise(images[indices], mean=self.mean, std=self.std),
             strategy=self.strategy,
+            rows=rows,
         )
 
         params = state.variables["params"]
-        gradient, metrics, changed = self._gradient(state.variables, batch, batch_labels, weights)
+        gradient, metrics, changed = self._gradient(
+            state.variables, inputs, labels[indices], weights
+        )
+        if num_devices > 1:
+            gradient, metrics = jax.lax.psum((gradient, metrics), AXIS)
         optimizer = sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)  # numbers: in the state
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         variables = {**state.variables, **changed, "params": optax.apply_updates(params, updates)}
@@ -144,48 +156,49 @@ class Trainer:
     ) -> tuple[PyTree, StepMetrics, PyTree]:
         """Gradient of the weighted loss, its metrics, and the collections that changed.
 
-        Without batch statistics the images are independent, and pass in chunks that add up.
+        Without batch statistics, the only thing that changes, the images are independent and pass
+        in chunks that add up.
         """
+
+        params = variables["params"]
 
         def loss_of(
             params: PyTree, x: jax.Array, y: jax.Array, w: jax.Array
         ) -> tuple[jax.Array, tuple[StepMetrics, PyTree]]:
-            outputs, changed = self.network.apply(
-                {**variables, "params": params}, x, train=True, mask=w, mutable=["batch_stats"]
+            outputs, changed = models.run(
+                self.network,
+                {**variables, "params": params},
+                x,
+                train=True,
+                mask=w,
+                dtype=self.dtype,
             )
             loss = w @ optax.softmax_cross_entropy_with_integer_labels(outputs.logits, y)
             correct = (outputs.logits.argmax(-1) == y).astype(loss.dtype)
             return loss, (StepMetrics(loss, w @ correct), changed)
 
-        gradient_of = jax.grad(loss_of, has_aux=True)
-        params = variables["params"]
-        chunk = min(self.chunk, images.shape[0])
-        if "batch_stats" in variables or chunk == images.shape[0]:
-            gradient, (metrics, changed) = gradient_of(params, images, labels, weights)
+        def of_chunk(x: jax.Array, y: jax.Array, w: jax.Array) -> tuple[PyTree, ...]:
+            gradient, (metrics, changed) = jax.grad(loss_of, has_aux=True)(params, x, y, w)
             return gradient, metrics, changed
 
-        def chunks(x: jax.Array) -> jax.Array:
-            padded = jnp.pad(x, [(0, -x.shape[0] % chunk)] + [(0, 0)] * (x.ndim - 1))
-            return padded.reshape(-1, chunk, *x.shape[1:])
-
-        def add(total: PyTree, part: tuple[jax.Array, ...]) -> tuple[PyTree, None]:
-            gradient, (metrics, _) = gradient_of(params, *part)
-            return jax.tree.map(jnp.add, total, (gradient, metrics)), None
-
-        zero = (jax.tree.map(jnp.zeros_like, params), StepMetrics(jnp.zeros(()), jnp.zeros(())))
-        parts = (chunks(images), chunks(labels), chunks(weights))
-        (gradient, metrics), _ = jax.lax.scan(add, zero, parts)
-        return gradient, metrics, {}
+        chunk = images.shape[0] if "batch_stats" in variables else self.chunk
+        return sum_over_chunks(of_chunk, images, labels, weights, chunk=chunk)
 
     def _batch(
-        self, num_images: int, key: jax.Array, step: jax.Array | int
-    ) -> tuple[jax.Array | None, jax.Array]:
-        """Positions of a step's batch (None: all) and the weights that average it."""
+        self, num_images: int, key: jax.Array, step: jax.Array | int, num_devices: int
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Places in a step's batch, positions in the set, and the weights that average the batch.
+
+        Padded to a multiple of the devices.
+        """
+        size = min(self.batch_size, num_images)
+        rows = jnp.arange(size + -size % num_devices)
         if num_images <= self.batch_size:
-            return None, jnp.full(num_images, 1.0 / num_images)
-        epoch, batch = jnp.divmod(step, self.steps_per_epoch(num_images))
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
-        position = batch * self.batch_size + jnp.arange(self.batch_size)
-        valid = position < num_images
+            position, order = rows, jnp.arange(num_images)
+        else:
+            epoch, batch = jnp.divmod(step, self.steps_per_epoch(num_images))
+            position = batch * self.batch_size + rows
+            order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
+        valid = (position < num_images) & (rows < size)
         share = valid.astype(jnp.float32)
-        return order[jnp.where(valid, position, 0)], share / share.sum()
+        return rows, order[jnp.where(valid, position, 0)], share / share.sum()

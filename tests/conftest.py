@@ -16,6 +16,7 @@ import numpy as np
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.devices()  # one, fixed before a test of the runner makes every core a device
 
 GOLDEN_DIR = Path(os.environ.get("FAIRDD_GOLDEN_DIR", Path(__file__).parent / "golden"))
 

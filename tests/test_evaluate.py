@@ -46,7 +46,7 @@ def trained(evaluator, images=None, *, schedule=FOUR_STEPS, seed=0, **options):
         jax.numpy.asarray(images),
         jax.numpy.asarray(train.labels),
         schedule=schedule,
-        key=jax.random.key(seed),
+        keys=jax.random.key(seed)[None],
         **options,
     )
 
@@ -86,7 +86,7 @@ def test_training_is_two_stretches_each_with_fresh_momentum(evaluator):
     for steps, lr in ((range(3), 0.02), (range(3, 5), 0.002)):
         state = evaluator.trainer.start(variables, lr=lr, momentum=0.9, weight_decay=5e-4)
         for step in steps:
-            state = evaluator._run(state, images, labels, key, step, step + 1)
+            state = evaluator.trainer.run(state, images, labels, key, step, step + 1)
         variables = state.variables
     result = trained(evaluator, schedule=schedule)
     np.testing.assert_allclose(kernels(result), kernels(variables), atol=1e-6)
@@ -117,12 +117,13 @@ def test_prediction_is_that_of_the_network(evaluator, dataset):
     images = dataset.test.images
     assert len(images) % CHUNK
     inputs = normalise(images, mean=dataset.mean, std=dataset.std)
-    logits = evaluator.trainer.network.apply(variables, inputs, train=False).logits
+    alone = jax.tree.map(lambda leaf: leaf[0], variables)
+    logits = evaluator.trainer.network.apply(alone, inputs, train=False).logits
     expected = np.asarray(logits.argmax(-1))
     assert 0 < expected.sum() < len(images)
-    np.testing.assert_array_equal(evaluator.predict(variables, images), expected)
-    np.testing.assert_array_equal(evaluator.predict(variables, np.asarray(inputs)), expected)
-    report = evaluator.test(variables)
+    np.testing.assert_array_equal(evaluator.predict(variables, images), expected[None])
+    np.testing.assert_array_equal(evaluator.predict(variables, np.asarray(inputs)), expected[None])
+    (report,) = evaluator.test(variables)
     assert report.accuracy == pytest.approx((expected == dataset.test.labels).mean())
     cell = (dataset.test.labels == 1) & (dataset.test.groups == 0)
     assert report.cell_accuracy[1, 0] == pytest.approx((expected[cell] == 1).mean())
@@ -137,7 +138,15 @@ def test_pixels_and_normalised_floats_train_alike(evaluator, dataset):
 
 def test_networks_differ_and_each_follows_its_key(evaluator, dataset, monkeypatch):
     seen = []
-    monkeypatch.setattr(evaluator, "test", lambda variables: seen.append(kernels(variables)))
+
+    def look(variables):
+        networks = jax.tree.leaves(variables)[0].shape[0]
+        seen.extend(
+            kernels(jax.tree.map(lambda leaf, i=i: leaf[i], variables)) for i in range(networks)
+        )
+        return ()
+
+    monkeypatch.setattr(evaluator, "test", look)
     for networks, seed in ((3, 0), (1, 0), (1, 1)):
         evaluator.evaluate(
             dataset.train.images,
@@ -153,7 +162,7 @@ def test_networks_differ_and_each_follows_its_key(evaluator, dataset, monkeypatc
 
 
 def test_training_that_is_cut_into_calls_compiles_once(evaluator):
-    trained(evaluator, schedule=Schedule(evaluate._STEPS_PER_CALL + 3, 1))
+    trained(evaluator, schedule=Schedule(evaluate._STEPS_PER_CALL["cpu"] + 3, 1))
     size = evaluator._run._cache_size()
     trained(evaluator, schedule=Schedule(2, 2), seed=5)
     assert evaluator._run._cache_size() == size
@@ -240,8 +249,8 @@ def test_empty_cells_may_count_as_officially(dataset):
     for empty in ("skip", "official"):
         config = EvaluateConfig(epochs=1, augment="none", empty=empty)
         subject = Evaluator(part, "MLP", config, chunk=CHUNK)
-        subject.predict = lambda variables, images: part.test.labels
-        report = subject.test({})
+        subject.predict = lambda variables, images: part.test.labels[None]
+        (report,) = subject.test({})
         gaps[empty] = report.deo_max, report.cell_accuracy[1, 0]
     assert gaps["official"] == (1.0, 0.0)
     assert gaps["skip"][0] == 0.0

@@ -1,6 +1,7 @@
 """The step and the loop: against plain loops over images and groups, and their invariants."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -58,12 +59,12 @@ def start(config, dataset, seed=0):
     key = jax.random.key(seed)
     images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
     step = Step(config, dataset)
-    return step, step.init(key, images), training_set(dataset), key
+    return step, step.init(key, images), training_set(dataset, step.mesh), key
 
 
 def updated(config, dataset, count=1):
     step, state, data, key = start(config, dataset)
-    return step.run_block(state, data, key, count)
+    return step.run_block(state, data, key, length=count)
 
 
 def plain_loss(config, dataset, step, params, synthetic):
@@ -122,7 +123,7 @@ def test_update_agrees_with_a_plain_loop(method, fairness, sampler):
     config = settings(method, fairness=fairness, warmup_epochs=0, momentum_img=0.0, **sampler)
     step, state, data, key = start(config, dataset)
     before = np.asarray(state.images)
-    after, loss = step.run_block(state, data, key, 1)
+    after, loss = step.run_block(state, data, key, length=1)
     params = after.variables["params"]  # the network that was drawn for this update
     expected, gradient = jax.value_and_grad(lambda s: plain_loss(config, dataset, step, params, s))(
         jnp.asarray(before)
@@ -139,7 +140,7 @@ def test_gradient_of_the_step_agrees_with_finite_differences(method):
     config = settings(method, model=smooth, momentum_img=0.0, **WHOLE[0])
     step, state, data, key = start(config, dataset)
     before = np.asarray(state.images)
-    after, _ = step.run_block(state, data, key, 1)
+    after, _ = step.run_block(state, data, key, length=1)
     gradient = (before - np.asarray(after.images)) / config.lr_img
     params = after.variables["params"]
     loss = jax.jit(lambda s: plain_loss(config, dataset, step, params, s))
@@ -171,9 +172,11 @@ def test_order_of_images_and_names_of_groups_do_not_matter():
     config = settings("dm", **WHOLE[0])
     step, state, data, key = start(config, dataset)
     images = np.asarray(state.images)
-    expected = step.run_block(state, data, key, 1)[0].images
+    expected = step.run_block(state, data, key, length=1)[0].images
     permuted = Step(config, other)
-    result = permuted.run_block(permuted.init(key, images), training_set(other), key, 1)[0].images
+    result = permuted.run_block(
+        permuted.init(key, images), training_set(other, permuted.mesh), key, length=1
+    )[0].images
     np.testing.assert_allclose(expected, result, atol=1e-5)
 
 
@@ -196,16 +199,16 @@ def test_equal_seeds_give_equal_bits_and_blocks_do_not_matter():
     np.testing.assert_array_equal(*runs)
     step, state, data, key = start(settings("dsa", dsa_strategy="flip_rotate"), toy())
     for _ in range(3):
-        state, _ = step.run_block(state, data, key, 1)
+        state, _ = step.run_block(state, data, key, length=1)
     np.testing.assert_array_equal(runs[0], state.images)
-    other = step.run_block(step.init(key, runs[0]), data, jax.random.key(1), 3)[0]
+    other = step.run_block(step.init(key, runs[0]), data, jax.random.key(1), length=3)[0]
     assert (np.asarray(other.images) != runs[0]).any()
 
 
 def test_second_call_compiles_nothing():
     step, state, data, key = start(settings("dc"), toy())
-    for count in (1, 2):
-        state, _ = step.run_block(state, data, key, count)
+    for _ in range(2):
+        state, _ = step.run_block(state, data, key, length=1)
     assert step.run_block._cache_size() == 1
 
 
@@ -218,7 +221,7 @@ def test_networks_serve_an_outer_loop_and_are_trained_in_between():
         )
         result = []
         for _ in range(3):
-            state, _ = step.run_block(state, data, key, 1)
+            state, _ = step.run_block(state, data, key, length=1)
             result.append(np.asarray(state.variables["params"]["classifier"]["kernel"]))
         return result
 
@@ -308,7 +311,7 @@ def test_branches_stay_branches_on_cpu():
     """Under vmap a switch computes every augmentation, and a cond both of its sides."""
     strategy = "color_crop_cutout_flip_scale_rotate"
     step, state, data, key = start(settings("dsa", dsa_strategy=strategy), toy())
-    program = str(jax.make_jaxpr(step.update)(state, data, key))
+    program = str(jax.make_jaxpr(partial(step.run_block, length=1))(state, data, key))
     switches = program.count("cond[")
     assert switches >= 3  # of the real images, the synthetic ones, and the empty blocks
 

@@ -79,7 +79,7 @@ def test_an_epoch_sees_every_image_once_in_an_order_of_its_own():
         seen = []
         for batch in range(trainer.steps_per_epoch(23)):
             step = epoch * trainer.steps_per_epoch(23) + batch
-            indices, weights = trainer._batch(23, jax.random.key(0), step)
+            _, indices, weights = trainer._batch(23, jax.random.key(0), step, 1)
             valid = np.asarray(weights) > 0
             np.testing.assert_allclose(np.asarray(weights)[valid], 1 / valid.sum(), rtol=1e-6)
             seen += np.asarray(indices)[valid].tolist()

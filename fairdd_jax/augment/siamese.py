@@ -147,13 +147,17 @@ def apply(parameters: Parameters, images: jax.Array, *, strategy: str = ALL) -> 
     return jax.lax.switch(parameters.op, branches, parameters, images) if branches else images
 
 
-def augment_batch(key: jax.Array, images: jax.Array, *, strategy: str = ALL) -> jax.Array:
+def augment_batch(
+    key: jax.Array, images: jax.Array, *, strategy: str = ALL, rows: jax.Array | None = None
+) -> jax.Array:
     """One operation for the batch, every image its own numbers: augmentation for training.
 
     Args:
         key: Random key.
         images: [N, H, W, C], floating.
         strategy: As in `sample`; "none" returns the images unchanged.
+        rows: [N], the places of the images in their batch, 0 to N - 1 by default. A part of a
+            batch is augmented as in the whole.
 
     Returns:
         Array like `images`.
@@ -165,8 +169,9 @@ def augment_batch(key: jax.Array, images: jax.Array, *, strategy: str = ALL) -> 
     (2, 8, 8, 3)
     """
     draw = partial(sample, image_shape=images.shape[1:], strategy=strategy)
-    parameters = jax.vmap(draw)(jax.random.split(key, images.shape[0]))
-    op = parameters.op[0]  # not batched, so that the switch runs one branch and not all
+    rows = jnp.arange(images.shape[0]) if rows is None else rows
+    parameters = jax.vmap(lambda row: draw(jax.random.fold_in(key, row)))(rows)
+    op = draw(key).op  # not batched, so that the switch runs one branch and not all
 
     def augment_one(parameters: Parameters, image: jax.Array) -> jax.Array:
         return apply(parameters._replace(op=op), image, strategy=strategy)
