@@ -189,6 +189,7 @@ class Evaluator:
         """Variables of fresh networks, one per key, trained on images; leaves ``[K, ...]``."""
         networks = keys.shape[0]
         init_keys, train_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        train_keys = place(train_keys, self.mesh)
         variables = self._init(init_keys)
         stride = max(1, _STEPS_PER_CALL["cpu" if _on_cpu() else "accelerator"] // networks)
         for first, last, lr in (
@@ -196,7 +197,7 @@ class Evaluator:
             (schedule.before, schedule.total, self.config.lr * _DROP),
         ):
             start = partial(self.trainer.start, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-            state = jax.vmap(start)(variables)
+            state = place(jax.vmap(start)(variables), self.mesh)
             for begin in range(first, last, stride):
                 end = min(begin + stride, last)
                 state = self._run(state, images, labels, train_keys, begin, end)

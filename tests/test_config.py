@@ -199,6 +199,7 @@ def test_every_field_can_be_set():
         "momentum_img": 0.75,
         "lr_net": 0.5,
         "batch_train": 9,
+        "compute_dtype": "bfloat16",
         "log_every": 4,
         "evaluate.archs": "ConvNetD1,MLP",
         "evaluate.networks": 2,

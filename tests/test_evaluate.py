@@ -156,7 +156,7 @@ def test_networks_differ_and_each_follows_its_key(evaluator, dataset, monkeypatc
             key=jax.random.key(seed),
         )
     first, second, third, again, other = seen
-    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(first, again, atol=1e-6)  # another number of networks: rounding
     for a, b in ((first, second), (first, third), (second, third), (first, other)):
         assert (a != b).any()
 

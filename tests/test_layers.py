@@ -161,18 +161,33 @@ def test_bfloat16_images_with_float32_parameters_have_float32_gradients_of_these
     assert [leaf.dtype for leaf in (y, *pull(y))] == ["bfloat16", "bfloat16", "float32", "float32"]
 
 
-@pytest.mark.parametrize("shape", [(2, 8, 12, 3), (2, 9, 11, 3), (1, 7, 4, 2)])
-def test_pooling_by_four_matches_loop(shape):
-    """Remainders of one to three rows or columns are dropped and have gradient zero."""
-    images = operands(*shape)[0]
-    n, height, width, channels = shape
-    pooled, gradient = np.zeros((n, height // 4, width // 4, channels)), np.zeros(shape)
-    weights = weights_like(pooled)
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [(2, (2, 5, 6, 3)), (4, (2, 8, 12, 3)), (4, (2, 9, 11, 3)), (4, (1, 7, 4, 2))],
+)
+def test_average_pooling_matches_loop(size, shape):
+    """Remainders of rows and columns are dropped and have gradient zero.
+
+    With p the mean of a window of n pixels, the gradient of the sum of all p^3 is 3 p^2 / n in
+    the window, and its derivative along a direction whose mean there is d is 6 p d / n.
+    """
+    images, direction = operands(*shape)[0], operands(*shape, seed=1)[0]
+    pooled = np.zeros((shape[0], shape[1] // size, shape[2] // size, shape[3]))
+    gradient, second = np.zeros(shape), np.zeros(shape)
     for place in np.ndindex(pooled.shape):
-        i, j = 4 * place[1], 4 * place[2]
-        window = np.s_[place[0], i : i + 4, j : j + 4, place[3]]
-        pooled[place] = images[window].astype(np.float64).mean()
-        gradient[window] += weights[place] / 16
-    value, pull = jax.vjp(lambda x: avg_pool(x, 4), jnp.asarray(images))
-    assert_close(value, pooled, **FIRST_ORDER)
-    assert_close(pull(jnp.asarray(weights, jnp.float32))[0], gradient, **FIRST_ORDER)
+        rows, columns = (slice(size * i, size * i + size) for i in place[1:3])
+        window = place[0], rows, columns, place[3]
+        mean, along = (a[window].astype(np.float64).mean() for a in (images, direction))
+        pooled[place] = mean
+        gradient[window] = 3 * mean**2 / size**2
+        second[window] = 6 * mean * along / size**2
+
+    @jax.jit
+    def derivatives(x):
+        cubes = jax.grad(lambda x: (avg_pool(x, size) ** 3).sum())
+        value, _ = jax.vjp(lambda x: avg_pool(x, size), x)
+        return value, cubes(x), jax.grad(lambda x: jnp.vdot(cubes(x), direction))(x)
+
+    assert_close(avg_pool(jnp.asarray(images), size), pooled, **FIRST_ORDER)
+    for ours, plain in zip(derivatives(images), (pooled, gradient, second), strict=True):
+        assert_close(ours, plain, **FIRST_ORDER)

@@ -26,7 +26,7 @@ def results(tmp_path_factory):
         "JAX_NUMPY_RANK_PROMOTION": "raise",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     }
-    command = [sys.executable, "-W", "error", script, path]
+    command = [sys.executable, script, path]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     with np.load(path) as arrays:
