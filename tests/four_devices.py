@@ -22,12 +22,12 @@ DSA = "flip_crop"
 # Number of classes, and what differs from the settings of test_loop.py. A network that is trained
 # in batches of six has a last batch of two.
 RUNS = {
-    "dm": (3, {"dsa_strategy": DSA, "fairness": "cobra", "warmup_epochs": 2}),
+    "dm": (3, {"fairness": "cobra", "warmup_epochs": 2}),
     "dc": (4, {"inner_epochs": 2, "lr_net": 0.1, "batch_train": 6}),
     "dsa": (4, {"inner_epochs": 2, "lr_net": 0.1, "model": "ConvNetD1W8BN", "dsa_strategy": DSA}),
 }
-# Number of images, and images per optimiser step.
-TRAININGS = {"one batch": (10, 256), "batches": (30, 8)}
+# Number of images, images per optimiser step, and augmentation.
+TRAININGS = {"one batch": (10, 256, "none"), "batches": (30, 8, DSA)}
 NUM_TEST = 37
 
 
@@ -72,9 +72,9 @@ def distil(method):
 
 def train(name):
     """Two networks, trained and then tested, with calls of every kind."""
-    num_images, batch_size = TRAININGS[name]
+    num_images, batch_size, strategy = TRAININGS[name]
     dataset = data_set(2, num_images)
-    config = EvaluateConfig(batch_size=batch_size, augment=DSA, lr=0.05)
+    config = EvaluateConfig(batch_size=batch_size, augment=strategy, lr=0.05)
     evaluator = Evaluator(dataset, "ConvNetD1W8", config, chunk=3)
     images, labels = sharding.place(
         (dataset.train.images, dataset.train.labels.astype(np.int32)), evaluator.mesh

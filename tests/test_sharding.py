@@ -57,7 +57,7 @@ def test_distillation_is_that_of_one_device(results, method):
 
 @pytest.mark.parametrize("training", TRAININGS)
 def test_training_is_that_of_one_device(results, training):
-    """With every image augmented as its place in the batch says, whichever device has it."""
+    """Whether or not the devices divide the batch; each image augmented as its place in it says."""
     assert results[f"{training}/4/devices"] == 4
     one = results[f"{training}/1/change"]
     assert_close(results[f"{training}/4/change"], one, **ROUNDING)
