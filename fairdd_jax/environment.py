@@ -11,6 +11,11 @@ from typing import Any
 import jax
 
 
+def on_cpu() -> bool:
+    """Whether JAX computes on CPU, where other ways are fast than on accelerators."""
+    return jax.default_backend() == "cpu"
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that decide about the numbers."""
     packages = ("fairdd-jax", "jax", "jaxlib", "flax", "optax", "numpy")

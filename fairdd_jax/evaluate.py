@@ -14,6 +14,7 @@ from fairdd_jax import models
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset, Split
 from fairdd_jax.data.normalise import normalise
+from fairdd_jax.environment import on_cpu
 from fairdd_jax.metrics import FairnessReport, deo_floor, fairness_report
 from fairdd_jax.sharding import AXIS, REPLICATED, mesh_for, own_part, place, spread
 from fairdd_jax.train import Trainer, TrainState
@@ -130,7 +131,7 @@ class Evaluator:
         self.arch = arch
         self.config = config
         # Cores share every batch; what serves accelerators is networks side by side.
-        self.mesh = mesh_for(len(jax.devices()) if _on_cpu() else 1)
+        self.mesh = mesh_for(len(jax.devices()) if on_cpu() else 1)
         self.network = models.create(
             arch, num_classes=dataset.num_classes, image_shape=dataset.image_shape
         )
@@ -191,7 +192,7 @@ class Evaluator:
         init_keys, train_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
         train_keys = place(train_keys, self.mesh)
         variables = self._init(init_keys)
-        stride = max(1, _STEPS_PER_CALL["cpu" if _on_cpu() else "accelerator"] // networks)
+        stride = max(1, _STEPS_PER_CALL["cpu" if on_cpu() else "accelerator"] // networks)
         for first, last, lr in (
             (0, schedule.before, self.config.lr),
             (schedule.before, schedule.total, self.config.lr * _DROP),
@@ -259,16 +260,12 @@ class Evaluator:
         )
 
 
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
-
-
 def _each_network(function: Callable[..., PyTree], *stacked: PyTree) -> PyTree:
     """The function of every network: all at once on accelerators.
 
     On CPU one after the other, because networks side by side make grouped convolutions, which are
     several times slower there.
     """
-    if _on_cpu():
+    if on_cpu():
         return jax.lax.map(lambda each: function(*each), stacked)
     return jax.vmap(function)(*stacked)

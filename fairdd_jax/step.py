@@ -49,7 +49,7 @@ class TrainingSet(NamedTuple):
     """The real images on the device."""
 
     images: jax.Array | np.ndarray
-    """``[N, H, W, channels]`` uint8."""
+    """``[N, H * W * channels]`` uint8. Flat, because a TPU pads the last axes of an array."""
     cells: GroupIndex
 
 
@@ -61,7 +61,8 @@ def training_set(dataset: Dataset, mesh: Mesh) -> TrainingSet:
         num_classes=dataset.num_classes,
         num_groups=dataset.num_groups,
     )
-    return place(TrainingSet(dataset.train.images, index), mesh)
+    images = dataset.train.images
+    return place(TrainingSet(images.reshape(len(images), -1), index), mesh)
 
 
 class Step:
@@ -168,12 +169,15 @@ class Step:
 
     def _with_statistics(self, variables: PyTree, data: TrainingSet, key: jax.Array) -> PyTree:
         batch = proportional_batch(key, data.cells, batch_real=_STATISTICS_BATCH)
-        images = self._normalise(data.images[batch.indices.reshape(-1)])
+        images = self._normalise(self._pixels(data, batch.indices.reshape(-1)))
         mask = batch.weights.any(1).reshape(-1)
         _, changed = models.run(
             self.network, variables, images, train=True, mask=mask, dtype=self.config.compute_dtype
         )
         return {**variables, **changed}
+
+    def _pixels(self, data: TrainingSet, indices: jax.Array) -> jax.Array:
+        return data.images[indices].reshape(-1, *self.dataset.image_shape)
 
     def _normalise(self, images: jax.Array) -> jax.Array:
         return normalise(images, mean=self.dataset.mean, std=self.dataset.std)
@@ -226,7 +230,7 @@ class Step:
                 return augment.apply(parameters, x, strategy=config.dsa_strategy)
 
             real = Real(
-                data.images[drawn.indices],
+                self._pixels(data, drawn.indices),
                 drawn.weights,
                 lambda x: augmented(self._normalise(x)),
                 chunk,

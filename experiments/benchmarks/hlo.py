@@ -113,6 +113,22 @@ class Program:
 
     Args:
       text: its HLO, ``compiled.as_text()``.
+
+    >>> text = '''
+    ... %body (p: f32[8,128]) -> f32[8,128] {
+    ...   %p = f32[8,128]{1,0:T(8,128)} parameter(0)
+    ...   ROOT %sine = f32[8,128]{1,0:T(8,128)S(1)} sine(%p)
+    ... }
+    ... %condition (p: f32[8,128]) -> pred[] {
+    ...   %limit = s32[] constant(7)
+    ...   ROOT %less = pred[] compare(%count, %limit), direction=LT
+    ... }
+    ... ENTRY %main (x: f32[8,128]) -> f32[8,128] {
+    ...   %x = f32[8,128]{1,0:T(8,128)} parameter(0)
+    ...   ROOT %loop = f32[8,128]{1,0} while(%x), condition=%condition, body=%body
+    ... }'''
+    >>> [(op.opcode, op.times, op.hbm_bytes) for op in Program(text).operations()]
+    [('sine', 7.0, 4096)]
     """
 
     def __init__(self, text: str):
@@ -164,7 +180,8 @@ class Program:
     def _trip_count(self, condition: str) -> int | None:
         """The constant that a loop's counter is compared with."""
         root = self._root(condition)
-        operands = [self._computations[condition][operand] for operand in root.operands]
+        instructions = self._computations[condition].values()
+        operands = (i for i in instructions if i.name in root.operands)
         bounds = [int(i.argument) for i in operands if i.opcode == "constant"]
         return bounds[0] if bounds and "direction=LT" in root.attributes else None
 

@@ -10,8 +10,8 @@ for one chip and for a 2x4 slice. What is written holds for one chip and one upd
 - HBM needed: arguments + temporaries + output - aliased, by `memory_analysis`, + the code.
 - FLOPs without products with padding, and bytes of HBM, both read off the compiled program with
   loops counted as often as they run (`hlo`). Beside them in the JSON: the FLOPs of the traced step,
-  products with padding included, and what `cost_analysis` says of the whole block, which counts
-  the body of a loop once.
+  all chips together and products with padding included, and what `cost_analysis` says of the whole
+  block, which counts the body of a loop once.
 - The roofline's time, the longer of FLOPs and bytes at the chip's rates. (Products of float32
   numbers are one pass in bfloat16 at JAX's default precision.) The compiler's own estimate of all
   operations, one after the other, says what is lost beside it.
@@ -123,7 +123,8 @@ def compiled_row(config: Config, shapes: Shapes, show: int) -> Row:
     # One loop has no known length: the network training of an update.
     program = Program(compiled.as_text() or "")
     training_steps = mean_training_steps(step)
-    update, everything = (list(program.operations((steps,))) for steps in (0, training_steps))
+    update = list(program.operations((0,) if training_steps else ()))
+    everything = list(program.operations((training_steps,) if training_steps else ()))
     of_update = totals(update, config.block)
     of_training = totals(everything, config.block) - of_update
     for operation in sorted(update, key=lambda o: -o.times * seconds(o))[:show]:
@@ -139,7 +140,7 @@ def compiled_row(config: Config, shapes: Shapes, show: int) -> Row:
         "fits": needed <= HBM,
         "update": figures(*of_update),
         "training": figures(*of_training) | {"steps": training_steps} if training_steps else None,
-        "traced_flops": traced_flops(config, shapes),
+        "traced_flops_of_all_chips": traced_flops(config, shapes),
         "cost_analysis": {"flops": xla["flops"], "bytes": xla["bytes accessed"]},
         "collectives": Counter(o.opcode for o in everything if COLLECTIVE.match(o.opcode)),
         "compile_s": compile_s,
@@ -175,7 +176,7 @@ def mean_training_steps(step: Step) -> float:
 
 
 def traced_flops(config: Config, shapes: Shapes) -> int:
-    """Of one update without network training, on one chip."""
+    """Of one update without network training, on all chips."""
     step, arguments = abstract_step(replace(config, outer_loops=1), shapes)
     return measure.flops(partial(step.run_block, length=1), *arguments)
 

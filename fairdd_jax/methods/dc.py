@@ -33,6 +33,7 @@ def group_gradients(forward: Forward, params: PyTree, real: Real, label: jax.Arr
     group would cost G of them.
     """
     images, weights, block_groups = _pack(real)
+    full = weights.size == real.weights.shape[1]  # a branch keeps XLA from fusing across it
 
     def add(total: PyTree, block: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[PyTree, None]:
         block_images, block_weights, group = block
@@ -43,6 +44,8 @@ def group_gradients(forward: Forward, params: PyTree, real: Real, label: jax.Arr
             )
             return jax.tree.map(lambda t, g: t.at[group].add(g), total, gradient)
 
+        if full:
+            return with_block(), None
         return jax.lax.cond(block_weights.any(), with_block, lambda: total), None
 
     num_groups = real.weights.shape[0]

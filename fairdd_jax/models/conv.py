@@ -8,9 +8,9 @@ differentiation would instead emit convolutions in permuted layouts, which XLA's
 (https://github.com/jax-ml/jax/issues/12868). Closed under differentiation, the three also serve
 the second derivatives that gradient matching needs.
 
-A first layer, with its few input channels, is a matrix product with the window of every pixel
-instead: its input and kernel gradients are then matrix products too, twice as fast as convolutions
-whose inner dimension is 3.
+On CPU a first layer, with its few input channels, is a matrix product with the window of every
+pixel instead: its input and kernel gradients are then matrix products too, twice as fast as
+convolutions whose inner dimension is 3. On TPU the windows would take more than the convolution.
 """
 
 from functools import partial
@@ -19,6 +19,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from fairdd_jax.environment import on_cpu
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # As many input channels as images have.
@@ -59,7 +61,7 @@ def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: in
            [18., 27., 27., 18.],
            [12., 18., 18., 12.]], dtype=float32)
     """
-    if images.shape[-1] <= _FEW_CHANNELS and stride == 1:
+    if images.shape[-1] <= _FEW_CHANNELS and stride == 1 and on_cpu():
         return _product_with_windows(images, kernel, padding)
     geometry = _Geometry(images.shape[1:3], kernel.shape[:2], stride, padding)
     return _output(geometry, images, kernel)

@@ -62,7 +62,8 @@ class ConvNet(nn.Module):
     ) -> Outputs:
         """Classify a batch of images."""
         for block in range(self.depth):
-            x = Conv(self.width, padding=3 if block == 0 and x.shape[-1] == 1 else 1)(x)
+            padding = 3 if block == 0 and x.shape[-1] == 1 else 1
+            x = Conv(self.width, padding=padding, before=self.norm)(x)
             x = Norm(self.norm)(x, train=train, mask=mask)
             x = POOLINGS[self.pooling](ACTIVATIONS[self.activation](x))
         return _classify(x, self.num_classes)
@@ -106,8 +107,8 @@ class AlexNet(nn.Module):
             (192, 3, 1, False),
             (192, 3, 1, True),
         ):
-            x = Norm(self.norm)(Conv(width, size, padding=pad)(x), train=train, mask=mask)
-            x = jax.nn.relu(x)
+            x = Conv(width, size, padding=pad, before=self.norm)(x)
+            x = jax.nn.relu(Norm(self.norm)(x, train=train, mask=mask))
             x = max_pool(x) if pool else x
         return _classify(x, self.num_classes)
 
@@ -127,8 +128,8 @@ class VGG(nn.Module):
         padding = 3 if x.shape[-1] == 1 else 1
         for stage in self.stages:
             for width in stage:
-                x = Norm(self.norm)(Conv(width, padding=padding)(x), train=train, mask=mask)
-                x = jax.nn.relu(x)
+                x = Conv(width, padding=padding, before=self.norm)(x)
+                x = jax.nn.relu(Norm(self.norm)(x, train=train, mask=mask))
                 padding = 1
             x = max_pool(x)
         return _classify(x, self.num_classes)
