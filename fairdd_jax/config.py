@@ -149,7 +149,7 @@ _WARMUP_EPOCHS = {1: 10, 50: 50, 100: 100}
 # Epochs of network training between two DC updates at the IPCs that the official table has.
 _INNER_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 _LONGEST_OUTER_LOOPS = 100
-# The activations of a chunk should stay in cache: on TPU v5e chunks of 1024 move 20 times the bytes.
+# A chunk's activations should stay near the cores: on TPU v5e one of 1024 moves 20 times the bytes.
 _BY_BACKEND = {"cpu": {"chunk": 10, "block": 1}, "accelerator": {"chunk": 128, "block": 10}}
 
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import FIRST_ORDER, SECOND_ORDER, assert_close
 from jax.test_util import check_grads
 
+from fairdd_jax.models import layers
 from fairdd_jax.models.layers import avg_pool, instance_norm
 
 
@@ -161,16 +162,18 @@ def test_bfloat16_images_with_float32_parameters_have_float32_gradients_of_these
     assert [leaf.dtype for leaf in (y, *pull(y))] == ["bfloat16", "bfloat16", "float32", "float32"]
 
 
+@pytest.mark.parametrize("backend", ["cpu", "accelerator"])
 @pytest.mark.parametrize(
     ("size", "shape"),
     [(2, (2, 5, 6, 3)), (4, (2, 8, 12, 3)), (4, (2, 9, 11, 3)), (4, (1, 7, 4, 2))],
 )
-def test_average_pooling_matches_loop(size, shape):
+def test_average_pooling_matches_loop(size, shape, backend, monkeypatch):
     """Remainders of rows and columns are dropped and have gradient zero.
 
     With p the mean of a window of n pixels, the gradient of the sum of all p^3 is 3 p^2 / n in
     the window, and its derivative along a direction whose mean there is d is 6 p d / n.
     """
+    monkeypatch.setattr(layers, "on_cpu", lambda: backend == "cpu")
     images, direction = operands(*shape)[0], operands(*shape, seed=1)[0]
     pooled = np.zeros((shape[0], shape[1] // size, shape[2] // size, shape[3]))
     gradient, second = np.zeros(shape), np.zeros(shape)
