@@ -13,6 +13,7 @@ import numpy as np
 from fairdd_jax.config import Config, Init
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
+from fairdd_jax.environment import on_cpu
 from fairdd_jax.errors import ConfigError, NonFiniteLossError, unknown_name
 from fairdd_jax.sharding import place
 from fairdd_jax.step import Step, training_set
@@ -137,6 +138,8 @@ def run_updates(
         while done < stop:
             length = min(config.block, stop - done)
             state, loss = compile_block(length)(state, data, run_key)
+            if on_cpu():  # beyond 32 calls on their way, two devices wait for each other for ever
+                jax.block_until_ready(loss)
             losses.append(loss)
             done += length
         mean = float(sum(losses)) / ((done - since) * dataset.num_classes)

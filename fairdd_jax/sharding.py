@@ -20,6 +20,11 @@ AXIS = "device"
 SPLIT = PartitionSpec(AXIS)
 REPLICATED = PartitionSpec()
 _ALIGNMENT = 64  # bytes
+# XLA ends the program when one core waits for another for 40 s, which a long step may well take.
+_PATIENCE = (
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=600 "
+    "--xla_cpu_collective_call_terminate_timeout_seconds=3600"
+)
 
 
 def use_all_cores() -> None:
@@ -30,6 +35,8 @@ def use_all_cores() -> None:
     """
     if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
+    if jax.__version_info__ >= (0, 8) and "collective_call" not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_PATIENCE}".strip()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
         jax.config.update("jax_num_cpu_devices", cores or 1)
