@@ -70,6 +70,16 @@ def distil(method):
     }
 
 
+def many_updates():
+    """So many calls between two lines of the log that the devices once waited for ever."""
+    config = settings(steps=300, log_every=300)
+    dataset = data_set(4)
+    key = jax.random.key(0)
+    images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
+    (last,) = run_updates(config, dataset, key=key, images=images)
+    return last.update
+
+
 def train(name):
     """Two networks, trained and then tested, with calls of every kind."""
     num_images, batch_size, strategy = TRAININGS[name]
@@ -127,6 +137,7 @@ def main(path):
         "devices": len(jax.devices()),
         "meshes": [sharding.mesh_for(count).size for count in range(1, 13)],
         "own parts": own_parts(),
+        "many updates": many_updates(),
         "replicated": distances_in_memory(sharding.REPLICATED),
         "split": distances_in_memory(sharding.SPLIT),
     }

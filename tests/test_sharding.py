@@ -27,7 +27,7 @@ def results(tmp_path_factory):
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     }
     command = [sys.executable, script, path]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stderr
     with np.load(path) as arrays:
         return dict(arrays)
@@ -40,6 +40,10 @@ def test_every_core_is_a_device(results):
 def test_a_mesh_has_the_most_devices_that_divide_a_count(results):
     most = [max(n for n in (1, 2, 3, 4) if count % n == 0) for count in range(1, 13)]
     assert results["meshes"].tolist() == most
+
+
+def test_devices_do_not_wait_for_each_other_for_ever(results):
+    assert results["many updates"] == 300
 
 
 @pytest.mark.parametrize("method", RUNS)

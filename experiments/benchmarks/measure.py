@@ -117,8 +117,6 @@ def _of_equation(equation: core.JaxprEqn) -> int:
             return max(_count(branch.jaxpr) for branch in parameters["branches"])
         case "scan":
             return parameters["length"] * _count(parameters["jaxpr"].jaxpr)
-        case "shard_map":
-            return parameters["mesh"].size * _count(parameters["jaxpr"])
         case "shard_map":  # every device does its part
             return parameters["mesh"].size * _count(parameters["jaxpr"])
     inner = (getattr(value, "jaxpr", value) for value in parameters.values())

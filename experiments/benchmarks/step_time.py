@@ -42,8 +42,8 @@ CROSSED = ("fairness", "sampling", "groups", "size")  # by --full
 # What each method's default grid varies: all of them for all methods would take hours.
 UPDATES = {
     "dm": tuple(FACTORS),
-    "dc": (*CROSSED, "classes", "ipc", "chunk"),
-    "dsa": (*CROSSED, "chunk"),
+    "dc": (*CROSSED, "classes", "ipc"),
+    "dsa": CROSSED,
 }
 # The evaluation of dsa is that of dm.
 EPOCHS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -209,7 +209,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", choices=METHODS, help="one method")
+    parser.add_argument("--only", choices=METHODS, help="one method; the rows of the others stay")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--factor", choices=FACTORS, help="one factor")
     what.add_argument("--full", action="store_true", help=f"cross {', '.join(CROSSED)}: hours")
@@ -235,6 +235,9 @@ def main() -> int:
     minutes = sum(expected_seconds(case, options.runs) for case in todo) / 60
     print(f"{len(todo)} cases, about {minutes:.0f} minutes on 2 CPU cores", flush=True)
     results: dict[str, Any] = {"rows": []}
+    if options.only and out.exists():  # the rows of the other methods stay
+        kept = json.loads(out.read_text())["rows"]
+        results["rows"] = [row for row in kept if row["method"] not in methods]
     for case in todo:
         result = measured(case, options.runs)
         results["rows"].append(result["row"])
