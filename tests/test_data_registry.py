@@ -189,7 +189,7 @@ def test_labels_beyond_the_ten_classes_are_refused(data_dir):
         ({"bias_ratio": float("nan")}, "bias_ratio .* got nan"),
         ({"bias_ratio": "0.9"}, "bias_ratio .* got '0.9'"),
         ({"group_noise": -0.1}, "group_noise .* got -0.1"),
-        ({"minority": "uneven"}, "'equal' or 'unequal', got 'uneven'"),
+        ({"minority": "uneven"}, "unknown minority 'uneven'; Valid: equal, unequal"),
         ({"seed": -1}, "seed must be an integer .* got -1"),
         ({"seed": 2**32}, "seed must be an integer .* got 4294967296"),
         ({"seed": 1.5}, "seed must be an integer .* got 1.5"),

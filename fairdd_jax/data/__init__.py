@@ -9,14 +9,20 @@ from fairdd_jax.data.bias import (
     flip_groups,
     frame,
 )
+from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset, Split
-from fairdd_jax.data.registry import DataConfig, load, names
+from fairdd_jax.data.listing import Listed, Listing, Source
+from fairdd_jax.data.registry import SOURCES, load, names
 
 __all__ = [
     "COLOURS",
     "COLOUR_NAMES",
+    "SOURCES",
     "DataConfig",
     "Dataset",
+    "Listed",
+    "Listing",
+    "Source",
     "Split",
     "assign_colours",
     "colour_images",

@@ -88,6 +88,27 @@ def balanced_split(
     return train, test
 
 
+def stratified_split(
+    labels: np.ndarray, groups: np.ndarray, *, fraction: float, rng: np.random.RandomState
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a training and a test split that have the same cells in the same proportions.
+
+    Of the n images of a cell ``round(n fraction)`` random ones are for testing, but never all of
+    them.
+
+    >>> labels, groups = np.zeros(10, int), np.repeat([0, 1], [8, 2])
+    >>> rng = np.random.RandomState(0)
+    >>> [len(split) for split in stratified_split(labels, groups, fraction=0.25, rng=rng)]
+    [8, 2]
+    """
+    cells = [cell for cell in _shuffled_cells(labels, groups, rng) if cell.size]
+    counts = [min(round(len(cell) * fraction), len(cell) - 1) for cell in cells]
+    pairs = list(zip(cells, counts, strict=True))
+    test = np.sort(np.concatenate([cell[:count] for cell, count in pairs]))
+    train = np.sort(np.concatenate([cell[count:] for cell, count in pairs]))
+    return train, test
+
+
 def _shuffled_cells(
     labels: np.ndarray, groups: np.ndarray, rng: np.random.RandomState
 ) -> list[np.ndarray]:

@@ -33,7 +33,7 @@ class Split:
     groups: np.ndarray
 
     def __post_init__(self) -> None:
-        images = np.asarray(self.images)
+        images = np.asanyarray(self.images)  # a memory map stays one
         if images.dtype != np.uint8:
             raise DataError(
                 f"images must be uint8 in 0..255, got {images.dtype}; "
@@ -78,6 +78,7 @@ class Dataset:
       groups: name of each protected group.
       mean: mean per channel, in units of the image range [0, 1].
       std: standard deviation per channel, in the same units.
+      notes: what was found while reading that a person should know.
 
     Raises:
       DataError: on a label or group without a name, splits of different image shapes, or a
@@ -91,6 +92,7 @@ class Dataset:
     groups: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for where, split in (("train", self.train), ("test", self.test)):
@@ -162,7 +164,7 @@ class Dataset:
         (('0', '1'), (0.5,), (0.5,))
         """
         train_split, test_split = Split(*map(np.asarray, train)), Split(*map(np.asarray, test))
-        train_mean, train_std = _channel_statistics(train_split.images)
+        train_mean, train_std = channel_statistics(train_split.images)
         return cls(
             name,
             train_split,
@@ -220,8 +222,11 @@ def _names(given: Sequence[str] | None, *indices: np.ndarray) -> tuple[str, ...]
     return tuple(str(index) for index in range(largest + 1))
 
 
-def _channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation per channel in [0, 1], exact, from counts of grey levels."""
+def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per channel in [0, 1], exact, from counts of grey levels.
+
+    A constant channel has the deviation 1.
+    """
     mean, std = [], []
     levels = np.arange(256) / 255
     for channel in np.moveaxis(images, -1, 0):

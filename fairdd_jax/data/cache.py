@@ -1,0 +1,217 @@
+"""Decoded images on disk: made once, in parallel, and read back as a memory map.
+
+A split lies in a folder of its own, `images.npy` beside `manifest.json`, which is written last and
+says what the images were made of. Nothing without a manifest, or with one that no longer fits the
+files or the transform, is ever read.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fairdd_jax import workdir
+from fairdd_jax.ahead import map_ahead
+from fairdd_jax.data.dataset import Dataset, Split, channel_statistics
+from fairdd_jax.data.decode import DamagedImageError, decode
+from fairdd_jax.data.listing import Listed, Listing
+from fairdd_jax.errors import DataError, WorkdirError
+
+OnDecoded = Callable[[int], None]
+
+_FORMAT = 1  # of the cache; another one is made anew
+_CHUNK = 64  # images that a thread decodes at a time
+_SHOWN = 3  # damaged images that a message names
+
+
+def default_folder() -> Path:
+    """Where decoded images are kept unless the user says otherwise.
+
+    The folder in FAIRDD_CACHE_DIR, else fairdd_jax in the user's cache folder.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("FAIRDD_CACHE_DIR") or Path(cache, "fairdd_jax")).expanduser()
+
+
+def load(
+    listing: Listing,
+    *,
+    folder: Path,
+    leave_out_damaged: bool = False,
+    on_decoded: OnDecoded = lambda images: None,
+) -> Dataset:
+    """Decode a listing, or take what was decoded before.
+
+    Args:
+      listing: the images.
+      folder: where decoded images are kept.
+      leave_out_damaged: leave out what cannot be decoded, and say so in the notes.
+      on_decoded: told how many images were just decoded; not called for those taken from disk.
+
+    Returns:
+      The data set, its images memory maps (read only).
+
+    Raises:
+      DataError: an image cannot be decoded.
+      WorkdirError: the folder cannot be written, or is full.
+    """
+    splits: list[Split] = []
+    notes = list(listing.notes)
+    for name, listed in (("train", listing.train), ("test", listing.test)):
+        place = folder / f"{listing.name}_{name}_{_selection(listing, listed)[:16]}"
+        fingerprint = _fingerprint(listed)
+        manifest = _manifest(place)
+        if manifest is None or manifest["fingerprint"] != fingerprint:
+            manifest = _build(place, listing, listed, fingerprint, on_decoded)
+        damaged = manifest["damaged"]
+        if damaged and not leave_out_damaged:
+            raise DataError(_refusal(damaged, listed))
+        kept = np.setdiff1d(np.arange(len(listed)), [int(i) for i in damaged])
+        if damaged:
+            notes.append(f"{len(damaged)} damaged images of the {name} split are left out")
+        if not kept.size:
+            raise DataError(
+                f"no image of the {name} split can be decoded; {_refusal(damaged, listed)}"
+            )
+        images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)
+        splits.append(Split(images, listed.labels[kept], listed.groups[kept]))
+    mean, std = listing.mean, listing.std
+    if mean is None or std is None:
+        measured = channel_statistics(splits[0].images)
+        mean, std = tuple(measured[0]), tuple(measured[1])
+    train, test = splits
+    return Dataset(
+        listing.name, train, test, listing.classes, listing.groups, mean, std, tuple(notes)
+    )
+
+
+def _selection(listing: Listing, listed: Listed) -> str:
+    """Which images, and what is done to them: decides the folder."""
+    parts: list[Any] = [_FORMAT, listed.files.place, listing.transform.describe()]
+    parts.append([listed.files.names[i] for i in listed.chosen])
+    parts.append(None if listed.grey is None else np.flatnonzero(listed.grey).tolist())
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _fingerprint(listed: Listed) -> str:
+    """What changes as soon as a file does."""
+    digest = hashlib.sha256()
+    for index in listed.chosen:
+        digest.update(listed.files.stamp(index).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _manifest(place: Path) -> dict[str, Any] | None:
+    """The manifest, if there is one and the images beside it are as many as it says."""
+    try:
+        manifest: dict[str, Any] = json.loads((place / "manifest.json").read_text())
+        if (place / "images.npy").stat().st_size != manifest["bytes"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return manifest
+
+
+def _build(
+    place: Path, listing: Listing, listed: Listed, fingerprint: str, on_decoded: OnDecoded
+) -> dict[str, Any]:
+    """Decode a split into its folder and describe it; the manifest."""
+    # Of its own process: two may build the same at once, and the last one wins.
+    temporary = place / f".images.{os.getpid()}.npy"
+    images, description = place / "images.npy", place / "manifest.json"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        description.unlink(missing_ok=True)
+        try:
+            written, damaged = _write_images(temporary, listing, listed, on_decoded)
+            os.replace(temporary, images)
+            manifest = {
+                "name": listing.name,
+                "source": listed.files.place,
+                "transform": listing.transform.describe(),
+                "images": written,
+                "bytes": images.stat().st_size,
+                "damaged": damaged,
+                "fingerprint": fingerprint,
+            }
+            workdir.write_json(description, manifest)
+        except BaseException:
+            for path in (temporary, images):
+                path.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        hint = "free some space, or choose" if error.errno == errno.ENOSPC else "choose"
+        raise WorkdirError(
+            f"cannot keep decoded images in {place}: {error.strerror or error}; {hint} another "
+            "--cache_dir"
+        ) from None
+    return manifest
+
+
+def _write_images(
+    path: Path, listing: Listing, listed: Listed, on_decoded: OnDecoded
+) -> tuple[int, dict[str, str]]:
+    """Decode into a file of NumPy: how many it has, and what is wrong with the others."""
+    side = listing.transform.size
+    header = {"descr": "|u1", "fortran_order": False}
+    written = 0
+    damaged: dict[str, str] = {}
+    with path.open("wb") as file:
+        _write_header(file, header, (len(listed), side, side, 3))
+        for images, errors in _decoded(listing, listed):
+            damaged |= errors
+            file.write(images.tobytes())
+            written += len(images)
+            on_decoded(len(images) + len(errors))
+        file.seek(0)
+        _write_header(file, header, (written, side, side, 3))
+        file.flush()
+        os.fsync(file.fileno())
+    return written, damaged
+
+
+def _write_header(file: Any, header: dict[str, Any], shape: tuple[int, ...]) -> None:
+    """NumPy's own header, always 128 bytes: the images behind it are aligned for the device."""
+    np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+
+
+def _decoded(listing: Listing, listed: Listed) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
+    """Chunks of images in order, and what is wrong with those that are missing by position."""
+    side = listing.transform.size
+
+    def chunk(start: int) -> tuple[np.ndarray, dict[str, str]]:
+        images, errors = [], {}
+        for position in range(start, min(start + _CHUNK, len(listed))):
+            grey = listed.grey is not None and bool(listed.grey[position])
+            try:
+                data = listed.files.read(listed.chosen[position])
+                images.append(decode(data, listing.transform, grey=grey))
+            except DamagedImageError as error:
+                errors[str(position)] = str(error)
+            except OSError as error:
+                errors[str(position)] = error.strerror or str(error)
+        return np.array(images, np.uint8).reshape(-1, side, side, 3), errors
+
+    Image.init()  # in this thread: one that comes while another registers formats misses some
+    workers = os.cpu_count() or 1
+    starts = range(0, len(listed), _CHUNK)
+    return map_ahead(chunk, starts, workers=workers, pieces=2 * workers)
+
+
+def _refusal(damaged: dict[str, str], listed: Listed) -> str:
+    shown = [
+        f"{listed.files.names[listed.chosen[int(i)]]} ({why})"
+        for i, why in list(damaged.items())[:_SHOWN]
+    ]
+    more = f" and {len(damaged) - _SHOWN} more" if len(damaged) > _SHOWN else ""
+    return (
+        f"{len(damaged)} of {len(listed)} images in {listed.files.place} cannot be decoded: "
+        f"{', '.join(shown)}{more}; get them again, or leave them out with "
+        "--data.damaged leave_out"
+    )

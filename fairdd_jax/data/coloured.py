@@ -1,0 +1,136 @@
+"""MNIST and Fashion-MNIST in ten colours, and the demo's digits: bias that is put in on purpose."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from fairdd_jax.data import bias, digits, idx, tfds_source
+from fairdd_jax.data.config import DataConfig
+from fairdd_jax.data.dataset import Dataset, Split
+from fairdd_jax.data.files import not_found
+from fairdd_jax.data.listing import Source
+from fairdd_jax.errors import DataError
+
+Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels
+
+_TEST_RATIO = 0.1  # ten colours, all equally frequent
+_NOISE_STREAM = 1  # keeps the draws of the group noise apart from those of the colours
+
+_DIGITS = tuple("0123456789")
+_GARMENTS = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def _load_coloured(
+    config: DataConfig,
+    data_dir: Path | None,
+    download: bool,
+    *,
+    files: str,
+    kind: bias.Kind,
+    ground: bias.Ground,
+    classes: tuple[str, ...],
+) -> Dataset:
+    """A biased data set as the official code makes it: one random stream, train and then test."""
+    train, test = _grey_images(files, data_dir, download)
+    table = bias.colour_table(kind, ground, clean=config.clean_colours)
+    rng = np.random.RandomState(config.seed)
+    return _dataset(
+        config,
+        _biased(train, config.bias_ratio, config.minority, table, rng),
+        _biased(test, _TEST_RATIO, "equal", table, rng),
+        classes,
+    )
+
+
+def _load_demo(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
+    """Biased training digits, and every test digit in every colour: a small but even test set."""
+    train, (test_images, test_labels) = digits.load()
+    table = bias.colour_table("mnist", "fg")
+    rng = np.random.RandomState(config.seed)
+    source = np.repeat(np.arange(len(test_labels)), len(bias.COLOURS))
+    colours = np.tile(np.arange(len(bias.COLOURS)), len(test_labels))
+    return _dataset(
+        config,
+        _biased(train, config.bias_ratio, config.minority, table, rng),
+        _shown(test_images, test_labels, source, colours, table),
+        _DIGITS,
+    )
+
+
+def _biased(
+    data: Labelled,
+    ratio: float,
+    minority: bias.Minority,
+    table: np.ndarray,
+    rng: np.random.RandomState,
+) -> Split:
+    images, labels = data
+    source, colours = bias.assign_colours(labels, ratio=ratio, rng=rng, minority=minority)
+    return _shown(images, labels, source, colours, table)
+
+
+def _shown(
+    images: np.ndarray,
+    labels: np.ndarray,
+    source: np.ndarray,
+    colours: np.ndarray,
+    table: np.ndarray,
+) -> Split:
+    coloured = bias.colour_images(images, source, colours, table=table)
+    return Split(coloured, labels[source], colours)
+
+
+def _dataset(config: DataConfig, train: Split, test: Split, classes: tuple[str, ...]) -> Dataset:
+    noise = np.random.default_rng([config.seed, _NOISE_STREAM])
+    groups = bias.flip_groups(
+        train.groups, fraction=config.group_noise, num_groups=len(bias.COLOURS), rng=noise
+    )
+    half = (0.5,) * 3
+    train = Split(train.images, train.labels, groups)
+    return Dataset(config.name, train, test, classes, bias.COLOUR_NAMES, mean=half, std=half)
+
+
+def _grey_images(name: str, data_dir: Path | None, download: bool) -> tuple[Labelled, Labelled]:
+    """The training and the test split of "mnist" or "fashion_mnist" from where they are found."""
+    try:
+        for root in (data_dir, idx.SYSTEM_DIR):
+            if root is not None and (folder := idx.find_folder(root, name)):
+                return idx.load(folder, name, "train"), idx.load(folder, name, "test")
+        copy = tfds_source.find_or_prepare(data_dir, name, download)
+        if copy is not None:
+            return tfds_source.load(copy, "train"), tfds_source.load(copy, "test")
+    except OSError as error:
+        raise DataError(f"looking for {name}: {error}") from error
+    raise not_found(
+        name,
+        data_dir,
+        files="train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz "
+        "and t10k-labels-idx1-ubyte.gz",
+        folder=name,
+        copy=tfds_source.ADVICE.format(name=name),
+    )
+
+
+_MNIST = partial(_load_coloured, files="mnist", kind="mnist", classes=_DIGITS)
+_FASHION = partial(_load_coloured, files="fashion_mnist", kind="fashion", classes=_GARMENTS)
+_SETTINGS = frozenset({"bias_ratio", "minority", "group_noise", "seed", "clean_colours"})
+
+SOURCES = {
+    "demo": Source(_load_demo, _SETTINGS),
+    "cmnist_fg": Source(partial(_MNIST, ground="fg"), _SETTINGS),
+    "cmnist_bg": Source(partial(_MNIST, ground="bg"), _SETTINGS),
+    "cfmnist_fg": Source(partial(_FASHION, ground="fg"), _SETTINGS),
+    "cfmnist_bg": Source(partial(_FASHION, ground="bg"), _SETTINGS),
+}

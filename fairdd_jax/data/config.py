@@ -1,0 +1,89 @@
+"""Which data set, and how: the settings of all sources."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from fairdd_jax.data.bias import Minority
+from fairdd_jax.data.decode import Fit
+from fairdd_jax.errors import ConfigError, unknown_name
+
+# Fields whose value is the data set's own unless the user says otherwise.
+OWN: Any = None
+if TYPE_CHECKING:
+    Str: TypeAlias = str
+    Int: TypeAlias = int
+else:
+    Str, Int = str | None, int | None
+
+Damaged = Literal["refuse", "leave_out"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data set to load and how.
+
+    Attributes:
+      name: data set; `fairdd_jax.data.names()` lists them.
+      bias_ratio: share of each training class that has the colour of the class (colours), or
+          that is grey (in the first half of the classes) or coloured (in the second); a fraction
+          in [0, 1]. The test split has no bias, whatever this says.
+      minority: how the other nine colours share the rest of a class: "equal" parts, or
+          "unequal" ones in proportion 1:2:...:9, dealt to the colours at random.
+      group_noise: share of the training images whose group label is replaced by another one,
+          a fraction in [0, 1].
+      clean_colours: for cfmnist_bg, colours that fade evenly to black instead of the official
+          ones, which wrap around modulo 256; the colours of the others are clean already.
+      seed: integer in [0, 2**32 - 1] that decides which image gets which colour and which split;
+          30 is the official one of the coloured data sets.
+      target: attribute (column) to predict, for data sets that have several; several separated by
+          commas are crossed. The data set's own if null.
+      protected: attribute (column) that must not matter, likewise.
+      balanced: leave training images out until every (class, group) cell has as many as the
+          smallest.
+      size: side of the images in pixels. The data set's own if null.
+      fit: images that are no squares are cut ("crop") or squeezed ("stretch").
+      table: CSV or Parquet file with a row per image, for images; relative to the data folder.
+          Without one the folders are the labels: CLASS/GROUP/file.
+      path_column: column of the table that has the file names, relative to the data folder.
+      split_column: column of the table that says train or test; rows of any other split are left
+          out. Without one a part of every cell is for testing.
+      test_fraction: that part.
+      damaged: images that cannot be decoded and rows without a value end the program ("refuse") or
+          are left out and counted ("leave_out").
+
+    Raises:
+      ConfigError: on a value outside its range.
+
+    >>> DataConfig("cmnist_fg").bias_ratio
+    0.9
+    """
+
+    name: str
+    bias_ratio: float = 0.9
+    minority: Minority = "equal"
+    group_noise: float = 0.0
+    clean_colours: bool = False
+    seed: int = 30
+    target: Str = OWN
+    protected: Str = OWN
+    balanced: bool = False
+    size: Int = OWN
+    fit: Fit = "crop"
+    table: Str = OWN
+    path_column: str = "path"
+    split_column: Str = OWN
+    test_fraction: float = 0.2
+    damaged: Damaged = "refuse"
+
+    def __post_init__(self) -> None:
+        for field in ("bias_ratio", "group_noise", "test_fraction"):
+            value = getattr(self, field)
+            if not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise ConfigError(f"{field} must be a fraction in [0, 1], got {value!r}")
+        for field, valid in (("minority", Minority), ("fit", Fit), ("damaged", Damaged)):
+            if getattr(self, field) not in get_args(valid):
+                raise unknown_name(field, str(getattr(self, field)), get_args(valid))
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be an integer in [0, 2**32 - 1], got {self.seed!r}")
+        if self.size is not None and (not isinstance(self.size, int) or not 1 <= self.size <= 4096):
+            raise ConfigError(f"size must be an integer in [1, 4096], got {self.size!r}")

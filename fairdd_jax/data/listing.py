@@ -1,0 +1,87 @@
+"""What a source of encoded images returns: which image, its label, its group; not yet decoded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from fairdd_jax.data.config import DataConfig
+from fairdd_jax.data.dataset import Dataset
+from fairdd_jax.data.decode import Transform
+from fairdd_jax.data.files import ImageFiles
+
+
+@dataclass(frozen=True, eq=False)
+class Listed:
+    """A split by its files.
+
+    Attributes:
+      files: encoded images.
+      chosen: integers ``[N]``, which of the files the split has, in its order; one may come twice.
+      labels: integers ``[N]``.
+      groups: integers ``[N]``.
+      grey: booleans ``[N]``, which are shown without colour; none by default.
+    """
+
+    files: ImageFiles
+    chosen: np.ndarray
+    labels: np.ndarray
+    groups: np.ndarray
+    grey: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """A data set before its images are decoded.
+
+    Attributes:
+      name: name of the data set.
+      train, test: its splits.
+      classes, groups: a name for every label and group.
+      transform: how the images are brought to one size.
+      mean, std: normalisation per channel; measured on the training images if None.
+      notes: what was found on the way that a person should know.
+    """
+
+    name: str
+    train: Listed
+    test: Listed
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    transform: Transform
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+Find: TypeAlias = Callable[[DataConfig, Path | None, bool], Dataset | Listing]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that has a name: the protocol that a new one implements.
+
+    Attributes:
+      find: ``(config, data_dir, download)`` to the data set: a `Dataset` of arrays, or a `Listing`
+        of files, which are then decoded and cached. It raises DataError for what is missing or
+        damaged.
+      settings: fields of `DataConfig` that it has, besides the name; others are refused.
+
+    >>> from fairdd_jax.data import Dataset
+    >>> def noise(config, data_dir, download):
+    ...     rng = np.random.default_rng(config.seed)
+    ...     images = rng.integers(0, 256, (8, 8, 8, 3), np.uint8)
+    ...     split = images, np.arange(8) % 2, np.arange(8) // 4
+    ...     return Dataset.from_arrays(split, split, name="noise")
+    >>> source = Source(noise, frozenset({"seed"}))
+    >>> len(source.find(DataConfig("noise"), None, False).train)
+    8
+    """
+
+    find: Find
+    settings: frozenset[str] = field(default=frozenset())
