@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fairdd_jax import config as configuration
-from fairdd_jax import data, environment, models, presets, report, workdir
+from fairdd_jax import data, environment, models, presets, report, stream, workdir
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise, to_pixels
@@ -34,6 +34,7 @@ def distill(
     recipe: str | None = None,
     data_dir: str | Path | None = None,
     download: bool = False,
+    cache_dir: str | Path | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     **settings: Any,
 ) -> "Run":
@@ -47,6 +48,7 @@ def distill(
       recipe: ``official`` or ``cobra`` takes every value of that program, sampling included.
       data_dir: where the files of a named data set are.
       download: whether they may be downloaded.
+      cache_dir: where decoded images are kept, by default in the user's cache folder.
       on_progress: called at every line of the log.
       **settings: any other field of `fairdd_jax.config.Config`; nested ones with a dot, as in
         ``**{"evaluate.epochs": 300}``.
@@ -76,8 +78,7 @@ def distill(
     }
     config = configuration.make(chosen)
     if isinstance(dataset, str):
-        folder = None if data_dir is None else Path(data_dir)
-        dataset = data.load(config.data, data_dir=folder, download=download)
+        dataset = data.load(config.data, data_dir=data_dir, download=download, cache_dir=cache_dir)
     run = Run(config, dataset)
     run.distill(on_progress)
     return run
@@ -108,6 +109,11 @@ class Run:
         self.evaluations_uint8: list[dict[str, Any]] = []
         self.baselines: dict[str, dict[str, Any]] = {}
         self.timing = {"compile_s": 0.0, "step_s": 0.0, "distill_s": 0.0, "evaluate_s": 0.0}
+        if "full" in configuration.baselines(config.evaluate) and stream.is_large(dataset):
+            raise ConfigError(
+                f"the {len(dataset.train)} training images are too many to train the baseline full "
+                "on; leave it out with --evaluate.baselines random"
+            )
         self.images = initial_images(self._key(_INIT), dataset, ipc=config.ipc, init=config.init)
         self._evaluators: dict[str, Evaluator] = {}
         for arch in self._archs():
@@ -300,6 +306,7 @@ class Run:
                 "groups": list(dataset.groups),
                 "train_cell_counts": dataset.cell_counts(dataset.train).tolist(),
                 "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
+                "notes": list(dataset.notes),
             },
             "evaluations": self.evaluations,
             "evaluations_uint8": self.evaluations_uint8,

@@ -107,6 +107,9 @@ class Config:
       batch_train: images per step of that network training.
       chunk: images that pass through the network at once; bounds the memory. By backend if null.
       block: updates per compiled call. By backend if null.
+      stream: whether the training images stay on disk (or in memory) and those of an update are
+        read ahead of time, or lie on the device; auto streams what takes more than half of the
+        device's memory.
       compute_dtype: type of the arithmetic inside the networks; sums and statistics are float32.
       log_every: updates between two lines of the log.
       evaluate: how the result is scored.
@@ -134,6 +137,7 @@ class Config:
     batch_train: int = 256
     chunk: Int = UNSET
     block: Int = UNSET
+    stream: Literal["auto", "always", "never"] = "auto"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 10
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)

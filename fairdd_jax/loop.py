@@ -1,6 +1,7 @@
 """The host's part of distillation: where the images start, and the loop with its log."""
 
 import functools
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fairdd_jax import stream
 from fairdd_jax.config import Config, Init
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
@@ -115,28 +117,31 @@ def run_updates(
       NonFiniteLossError: the loss or the images became NaN or infinite; the last `Progress` was
         good.
     """
-    step = Step(config, dataset)
-    data = training_set(dataset, step.mesh)
+    step = Step(config, dataset, streamed=stream.is_streamed(config, dataset))
     init_key, run_key = place(jax.random.split(key), step.mesh)
     state = step.init(init_key, images)
-    total = config.updates
-    if total == 0:
+    if config.updates == 0:
         return
+    lines = call_lengths(config)
+    lengths = list(itertools.chain(*lines))
+    feed = (
+        stream.blocks(step, dataset, run_key, lengths)
+        if step.streamed
+        else itertools.repeat(training_set(dataset, step.mesh))
+    )
     began = time.perf_counter()
+    data = next(feed)
+    feed = itertools.chain([data], feed)
     compile_block = functools.cache(
         lambda length: step.run_block.lower(state, data, run_key, length=length).compile()
     )
-    compile_block(min(config.block, config.log_every, total))
+    compile_block(lengths[0])
     compiled = last = time.perf_counter()
     images_per_update = state.images.shape[0] * (step.sampler.batch_size + config.ipc)
     done = 0
-    while done < total:
+    for line in lines:
         since, losses = done, []
-        # The next line of the log, and the next evaluation on the way if there are any.
-        strides = (config.log_every, config.evaluate.every * config.outer_loops or total)
-        stop = min(total, *(since - since % stride + stride for stride in strides))
-        while done < stop:
-            length = min(config.block, stop - done)
+        for length, data in zip(line, feed, strict=False):
             state, loss = compile_block(length)(state, data, run_key)
             if on_cpu():  # beyond 32 calls on their way, two devices wait for each other for ever
                 jax.block_until_ready(loss)
@@ -162,3 +167,23 @@ def run_updates(
             images=current,
         )
         last = time.perf_counter()  # whoever took the line may have taken its time
+
+
+def call_lengths(config: Config) -> list[list[int]]:
+    """The updates of every compiled call, a list for each line of the log.
+
+    >>> from fairdd_jax import config
+    >>> settings = {"data.name": "demo", "steps": 7, "log_every": 5, "block": 3}
+    >>> call_lengths(config.make(settings))
+    [[3, 2], [2]]
+    """
+    # The next line of the log, and the next evaluation on the way if there are any.
+    total = config.updates
+    strides = (config.log_every, config.evaluate.every * config.outer_loops or total)
+    lines, done = [], 0
+    while done < total:
+        stop = min(total, *(done - done % stride + stride for stride in strides))
+        whole, rest = divmod(stop - done, config.block)
+        lines.append([config.block] * whole + [rest] * (rest > 0))
+        done = stop
+    return lines

@@ -49,20 +49,27 @@ class TrainingSet(NamedTuple):
     """The real images on the device."""
 
     images: jax.Array | np.ndarray
-    """``[N, H * W * channels]`` uint8. Flat, because a TPU pads the last axes of an array."""
+    """``[N, H * W * channels]`` uint8. Flat, because a TPU pads the last axes of an array.
+
+    Of a streamed training set those that a block of updates needs, ``[length, M, ...]``.
+    """
     cells: GroupIndex
 
 
 def training_set(dataset: Dataset, mesh: Mesh) -> TrainingSet:
     """Put the real images on every device and sort them by (class, group)."""
-    index = group_index(
+    images = dataset.train.images
+    return place(TrainingSet(images.reshape(len(images), -1), cells(dataset)), mesh)
+
+
+def cells(dataset: Dataset) -> GroupIndex:
+    """The training images by (class, group)."""
+    return group_index(
         dataset.train.labels,
         dataset.train.groups,
         num_classes=dataset.num_classes,
         num_groups=dataset.num_groups,
     )
-    images = dataset.train.images
-    return place(TrainingSet(images.reshape(len(images), -1), index), mesh)
 
 
 class Step:
@@ -71,10 +78,13 @@ class Step:
     Args:
       config: a resolved configuration.
       dataset: its data set.
+      streamed: the real images come with every call, as `positions` says which, and are not all
+        on the device.
     """
 
-    def __init__(self, config: Config, dataset: Dataset):
+    def __init__(self, config: Config, dataset: Dataset, *, streamed: bool = False):
         self.config = config
+        self.streamed = streamed
         self.method = method_named(config.method)
         self.mesh = mesh_for(dataset.num_classes)
         self.network = models.create(
@@ -97,6 +107,8 @@ class Step:
         )
         self.optimizer = optax.sgd(config.lr_img, config.momentum_img)
         self.dataset = dataset
+        shapes = jax.eval_shape(lambda: self.trainer.init(jax.random.key(0), dataset.image_shape))
+        self._needs_statistics = self.method.frozen_statistics and "batch_stats" in shapes
         self.run_block = jax.jit(self._run_block, static_argnames="length", donate_argnums=0)
 
     def init(self, key: jax.Array, images: np.ndarray | jax.Array) -> State:
@@ -119,15 +131,16 @@ class Step:
         Runs on every device of the mesh, for the classes that it has. Everything random follows
         from the key and the number of the update.
         """
-        keys = jax.random.split(jax.random.fold_in(key, state.update), 5)
+        keys = self._keys(key, state.update)
         variables = self._network(state, keys[0], keys[1])
-        if self.method.frozen_statistics and "batch_stats" in variables:
-            variables = self._with_statistics(variables, data, keys[2])
+        batch, *others = self._draw(data.cells, keys)
+        if self._needs_statistics:
+            variables = self._with_statistics(variables, data, others[0])
         classes = jnp.arange(self.dataset.num_classes)
         class_keys = jax.random.split(keys[4], self.dataset.num_classes)
         own = jax.tree.map(
             lambda x: own_part(x, self.mesh.size),
-            (self.sampler.draw(keys[3], data.cells), classes, class_keys),
+            (batch, classes, class_keys),
         )
         losses, gradient = self._match(state.images, variables, data, *own)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
@@ -135,15 +148,46 @@ class Step:
         state = State(images, opt_state, variables, state.update + 1)
         return state, jax.lax.psum(losses.sum(), AXIS)
 
+    def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> jax.Array:
+        """The training images that an update draws, ``[M]``: what it needs of a streamed set."""
+        batches = self._drawn(cells, self._keys(key, update))
+        return jnp.concatenate([batch.indices.reshape(-1) for batch in batches])
+
+    def _keys(self, key: jax.Array, update: jax.Array) -> jax.Array:
+        return jax.random.split(jax.random.fold_in(key, update), 5)
+
+    def _drawn(self, cells: GroupIndex, keys: jax.Array) -> list[RealBatch]:
+        """The real images to match, and those that set the batch statistics if there are any."""
+        batches = [self.sampler.draw(keys[3], cells)]
+        if self._needs_statistics:
+            batches.append(proportional_batch(keys[2], cells, batch_real=_STATISTICS_BATCH))
+        return batches
+
+    def _draw(self, cells: GroupIndex, keys: jax.Array) -> list[RealBatch]:
+        """The same, numbered as the images of `TrainingSet` are."""
+        batches = self._drawn(cells, keys)
+        if not self.streamed:
+            return batches
+        numbered, start = [], 0
+        for batch in batches:
+            stop = start + batch.indices.size
+            numbers = jnp.arange(start, stop, dtype=jnp.int32).reshape(batch.indices.shape)
+            numbered.append(batch._replace(indices=numbers))
+            start = stop
+        return numbered
+
     def _run_block(
         self, state: State, data: TrainingSet, key: jax.Array, *, length: int
     ) -> tuple[State, jax.Array]:
         """That many updates in one call, and the sum of their losses."""
 
         def on_device(state: State, data: TrainingSet, key: jax.Array) -> tuple[State, jax.Array]:
-            state, losses = jax.lax.scan(
-                lambda state, _: self.update(state, data, key), state, length=length
-            )
+            def update(state: State, images: Any) -> tuple[State, jax.Array]:
+                now = data if images is None else data._replace(images=images)
+                return self.update(state, now, key)
+
+            streamed = data.images if self.streamed else None
+            state, losses = jax.lax.scan(update, state, streamed, length=length)
             return state, losses.sum()
 
         specs = self._specs(state)
@@ -167,8 +211,7 @@ class Step:
         start = self.trainer.start(variables, lr=config.lr_net)
         return self.trainer.run(start, images, labels, train_key, 0, steps).variables
 
-    def _with_statistics(self, variables: PyTree, data: TrainingSet, key: jax.Array) -> PyTree:
-        batch = proportional_batch(key, data.cells, batch_real=_STATISTICS_BATCH)
+    def _with_statistics(self, variables: PyTree, data: TrainingSet, batch: RealBatch) -> PyTree:
         images = self._normalise(self._pixels(data, batch.indices.reshape(-1)))
         mask = batch.weights.any(1).reshape(-1)
         _, changed = models.run(

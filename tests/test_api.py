@@ -1,20 +1,24 @@
 """The short way in: a run from arrays to scores and files, and that it repeats itself."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
+import originals
 import pytest
 from PIL import Image
 from test_loop import CLASSES, GROUPS, SIDE, toy
 
 import fairdd_jax
-from fairdd_jax import api, presets
+from fairdd_jax import api, data, presets
 from fairdd_jax.api import Run, distill
 from fairdd_jax.config import make
-from fairdd_jax.data import idx
+from fairdd_jax.data import Listed, Listing, idx
+from fairdd_jax.data.decode import Transform
+from fairdd_jax.data.files import Folder, images_below
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.distilled import load_distilled
 from fairdd_jax.errors import ConfigError, DataError, NonFiniteLossError
@@ -217,6 +221,7 @@ def test_results_have_the_promised_fields(finished):
         "groups",
         "train_cell_counts",
         "test_cell_counts",
+        "notes",
     }
     assert (dataset["name"], dataset["num_train"], dataset["num_test"]) == ("toy", 60, 60)
     assert dataset["classes"] == ["0", "1"]
@@ -387,3 +392,37 @@ def test_the_package_gives_its_functions_whatever_was_imported_before():
     distill_name, load_name = "fairdd_jax.api.distill", "fairdd_jax.distilled.load_distilled"
     assert in_a_fresh_process(code) == [distill_name] * 3 + [load_name]
     assert fairdd_jax.distill is distill
+
+
+def test_a_source_of_the_users_own(monkeypatch, tmp_path):
+    """A function that returns arrays, and one that returns files to decode."""
+
+    def arrays(config, data_dir, download):
+        assert data_dir == tmp_path
+        assert not download
+        return dataclasses.replace(toy(seed=config.seed), name="arrays")
+
+    def files(config, data_dir, download):
+        written = originals.write_tree(tmp_path, {f"{c}{g}": 3 for c in "ab" for g in "xy"})
+        names = images_below(written)
+        labels = np.array([name.startswith("b") for name in names], np.int32)
+        groups = np.array([name[1] == "y" for name in names], np.int32)
+        split = Listed(Folder(written, names), np.arange(len(names)), labels, groups)
+        return Listing("files", split, split, ("a", "b"), ("x", "y"), Transform(8))
+
+    for name, find in (("arrays", arrays), ("files", files)):
+        source = data.Source(find, settings=frozenset({"seed"}))
+        monkeypatch.setitem(data.SOURCES, name, source)
+        run = distill(
+            name,
+            ipc=1,
+            steps=1,
+            model="ConvNetD1W8",
+            data_dir=tmp_path,
+            cache_dir=tmp_path / "cache",
+            **{"data.seed": 3},
+        )
+        assert run.dataset.name == name
+        assert run.images.shape == (2, 1, 8, 8, 3)
+        with pytest.raises(ConfigError, match=r"group_noise .* means nothing to"):
+            distill(name, data_dir=tmp_path, **{"data.group_noise": 0.5})

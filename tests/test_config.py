@@ -166,13 +166,18 @@ CHOSEN = {
 }
 
 
+# What stays empty: the data set decides, and full_steps gives way to epochs.
+LEFT = {f"data.{name}" for name in ("target", "protected", "size", "table", "split_column")}
+LEFT |= {"evaluate.full_steps"}
+
+
 @pytest.mark.parametrize("method", ["dm", "dc", "dsa"])
 @pytest.mark.parametrize("fairness", ["vanilla", "cobra"])
 def test_everything_is_filled_in_and_nothing_of_the_user_is_changed(method, fairness):
     empty = {name for name, v in flat(Config(DataConfig("demo"))).items() if v is None}
-    assert empty - {"evaluate.full_steps"} == set(CHOSEN)  # full_steps: epochs unless given
+    assert empty - LEFT == set(CHOSEN)
     filled = flat(make({"data.name": "demo", "method": method, "fairness": fairness}))
-    assert [name for name, v in filled.items() if v is None] == ["evaluate.full_steps"]
+    assert {name for name, v in filled.items() if v is None} == LEFT
     chosen = flat(make({"data.name": "demo", "method": method, "fairness": fairness} | CHOSEN))
     assert {name: chosen[name] for name in CHOSEN} == CHOSEN
 
@@ -185,6 +190,16 @@ def test_every_field_can_be_set():
         "data.group_noise": 0.1,
         "data.clean_colours": True,
         "data.seed": 1,
+        "data.target": "job",
+        "data.protected": "age,gender",
+        "data.balanced": True,
+        "data.size": 48,
+        "data.fit": "stretch",
+        "data.table": "rows.csv",
+        "data.path_column": "file",
+        "data.split_column": "part",
+        "data.test_fraction": 0.3,
+        "data.damaged": "leave_out",
         "method": "dc",
         "fairness": "cobra",
         "ipc": 3,
@@ -199,6 +214,7 @@ def test_every_field_can_be_set():
         "momentum_img": 0.75,
         "lr_net": 0.5,
         "batch_train": 9,
+        "stream": "always",
         "compute_dtype": "bfloat16",
         "log_every": 4,
         "evaluate.archs": "ConvNetD1,MLP",

@@ -1,0 +1,97 @@
+"""A training set that is not on the device: the images of every update, read ahead of time.
+
+They are the images that the update would draw from a resident set, so that nothing but the memory
+depends on where the set is.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fairdd_jax.ahead import map_ahead
+from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
+from fairdd_jax.sharding import aligned_empty, place
+from fairdd_jax.step import Step, TrainingSet, cells
+
+# Blocks of updates whose images are read before they are needed.
+_AHEAD = 2
+# Share of the memory that a resident training set may take.
+_SHARE = 0.5
+
+
+def is_streamed(config: Config, dataset: Dataset) -> bool:
+    """Whether the training set stays where it is: as the configuration says, or if it is large."""
+    if config.stream != "auto":
+        return config.stream == "always"
+    return is_large(dataset)
+
+
+def is_large(dataset: Dataset) -> bool:
+    """Whether the training images take more than half of the memory of the device."""
+    statistics = jax.devices()[0].memory_stats() or {}
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return dataset.train.images.nbytes > _SHARE * statistics.get("bytes_limit", physical)
+
+
+def blocks(
+    step: Step, dataset: Dataset, key: jax.Array, lengths: Sequence[int]
+) -> Iterator[TrainingSet]:
+    """What `Step.run_block` takes, block after block.
+
+    Args:
+      step: a streamed step.
+      dataset: its data set.
+      key: what the step is called with.
+      lengths: updates of each block, from the first update on.
+    """
+    index = place(cells(dataset), step.mesh)
+    positions = jax.jit(jax.vmap(step.positions, in_axes=(None, None, 0)))
+    images = dataset.train.images
+    firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+
+    def read(block: tuple[int, int]) -> TrainingSet:
+        first, length = block
+        updates = place(jnp.arange(first, first + length, dtype=jnp.int32), step.mesh)
+        wanted = np.asarray(positions(index, key, updates))
+        rows = read_rows(images, wanted.reshape(-1))
+        return place(TrainingSet(rows.reshape(*wanted.shape, -1), index), step.mesh)
+
+    schedule = zip(firsts.tolist(), lengths, strict=True)
+    return map_ahead(read, schedule, workers=1, pieces=_AHEAD)
+
+
+def read_rows(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Some images of an array, flat, ``[M, H * W * C]``.
+
+    From a memory map they are read through its file: what a map has shown once may stay in memory
+    until that is full.
+
+    >>> read_rows(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([2, 0])).tolist()
+    [[8, 9, 10, 11], [0, 1, 2, 3]]
+    """
+    flat = images.reshape(len(images), -1)
+    mapped = _mapped(images)
+    if mapped is None:
+        return flat[positions]
+    rows = aligned_empty((len(positions), flat.shape[1]), np.uint8)
+    start = images.ctypes.data - mapped.ctypes.data + mapped.offset
+    with open(str(mapped.filename), "rb", buffering=0) as file:
+        for row in np.argsort(positions, kind="stable"):
+            file.seek(start + int(positions[row]) * flat.shape[1])
+            if file.readinto(rows[row]) != flat.shape[1]:
+                raise OSError(f"{mapped.filename} has been cut while it was read")
+    return rows
+
+
+def _mapped(images: np.ndarray) -> np.memmap | None:
+    """The memory map that an array without gaps is a part of, if it is one."""
+    base: object = images
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and not isinstance(base.base, np.memmap):
+            return base if images.flags.c_contiguous and base.filename else None
+        base = base.base
+    return None
