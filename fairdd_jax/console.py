@@ -1,17 +1,138 @@
-"""What a person sees in the terminal: a progress bar and a table of scores, in percent."""
+"""What a person types and sees in the terminal: options, progress bars and a table of scores."""
 
+import argparse
+import dataclasses
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jsonargparse import ArgumentParser
 from rich import box
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
+from fairdd_jax import config as configuration
+from fairdd_jax import data, presets
+from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
+from fairdd_jax.errors import ConfigError, FairDDError
 from fairdd_jax.loop import Progress
+from fairdd_jax.presets import flat
 
 Advance = Callable[..., None]
+
+INTERRUPTED = 128 + signal.SIGINT
+
+_WIDTH = 160  # columns where there is no terminal to ask, as in a log
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command line that has been read.
+
+    Attributes:
+      options: what decides about this run of the program, not about its result.
+      fields: the parser of the configuration.
+      rest: the arguments for it.
+      config: the configuration.
+    """
+
+    options: argparse.Namespace
+    fields: ArgumentParser
+    rest: list[str]
+    config: Config
+
+
+def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]) -> int:
+    """Run a program; a user's mistake becomes one line, and its kind the exit code."""
+    try:
+        return program(arguments, Console(width=None if sys.stdout.isatty() else _WIDTH))
+    except FairDDError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("program")
+    group.add_argument("--config", metavar="NAME", help="a preset; --list prints them")
+    group.add_argument("--list", action="store_true", help="print the presets and stop")
+    group.add_argument("--recipe", help="official or cobra: every value of that program")
+    group.add_argument("--quick", action="store_true", help="the same code path in seconds")
+    group.add_argument("--workdir", metavar="DIR", help="output folder; by default below runs/")
+    group.add_argument("--data_dir", metavar="DIR", help="where the data files are")
+    group.add_argument("--cache_dir", metavar="DIR", help="where decoded images are kept")
+    group.add_argument("--download", action="store_true", help="allow downloads")
+
+
+def read_command(arguments: list[str], *, description: str | None) -> Command | None:
+    """Read a command line; None if it asked for the list or the help, which is then printed.
+
+    Raises:
+      ConfigError: a wrong name, field or value.
+
+    >>> command = read_command(["--config", "demo", "--ipc", "3"], description=None)
+    >>> command.config.ipc, command.rest
+    (3, ['--ipc', '3'])
+    """
+    program = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    _add_options(program)
+    try:
+        options, rest = program.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+    if options.list:
+        for name, line in presets.names().items():
+            print(f"{name:16} {line}")
+        return None
+    wants_help = any(argument in ("-h", "--help") for argument in rest)
+    if options.config is None and not wants_help:
+        raise ConfigError("--config NAME is missing; --list prints the names")
+    settings = (
+        presets.compose(options.config, recipe=options.recipe, quick=options.quick)
+        if options.config
+        else {}
+    )
+    if wants_help:
+        _print_help(settings, description)
+        return None
+    fields = configuration.parser(settings)
+    _add_options(fields)
+    config = configuration.from_arguments(fields, rest)
+    for field, value in (("method", config.method), ("data.name", config.data.name)):
+        if value != settings[field]:
+            raise ConfigError(
+                f"--{field} {value} contradicts --config {options.config}; --list prints the names"
+            )
+    return Command(options, fields, rest, config)
+
+
+def _print_help(settings: dict[str, Any], description: str | None) -> None:
+    """Every field with its type and its value in the chosen preset."""
+    resolved = flat(dataclasses.asdict(configuration.make(settings))) if settings else {}
+    fields = configuration.parser(resolved)
+    fields.description = description
+    _add_options(fields)
+    fields.print_help()
+
+
+def load(command: Command, console: Console) -> Dataset:
+    """The data set, with a bar while images are decoded and what a person should know of it."""
+    with counter(console, "decode images") as advance:
+        dataset = data.load(
+            command.config.data,
+            data_dir=command.options.data_dir,
+            download=command.options.download,
+            cache_dir=command.options.cache_dir,
+            on_decoded=advance,
+        )
+    for note in dataset.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    return dataset
 
 
 @contextmanager
@@ -35,6 +156,27 @@ def progress_bar(console: Console, title: str, total: int, unit: str) -> Iterato
 
         def advance(steps: int, detail: str = "") -> None:
             bar.update(task, advance=steps, detail=detail)
+
+        yield advance
+
+
+@contextmanager
+def counter(console: Console, title: str) -> Iterator[Callable[[int], None]]:
+    """A count of work of unknown length, drawn on a terminal alone and from its start.
+
+    Yields a function ``(steps)`` that advances it.
+    """
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.SpinnerColumn(),
+        bars.TextColumn("{task.completed:,.0f}"),
+        bars.TimeElapsedColumn(),
+    )
+    with bars.Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, visible=False)
+
+        def advance(steps: int) -> None:
+            bar.update(task, advance=steps, visible=True)
 
         yield advance
 

@@ -45,7 +45,8 @@ def compose(name: str, *, recipe: str | None = None, quick: bool = False) -> dic
     if name not in names():
         raise unknown_name("config", name, names())
     source, _, method = ("demo", "", "dm") if name == "demo" else name.rpartition("_")
-    settings = {"data.name": source} | compose_parts(method, recipe=recipe)
+    of_data = flat(table()["data"][source].get("settings", {}))
+    settings = {"data.name": source} | of_data | compose_parts(method, recipe=recipe)
     settings |= flat(table()["demo"]) if name == "demo" else {}
     return settings | (flat(table()["quick"]) if quick else {})
 

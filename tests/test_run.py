@@ -294,7 +294,7 @@ def compared(monkeypatch, folder, *arguments):
         return SimpleNamespace(baselines={"random": "scored"})
 
     monkeypatch.setattr(script, "distil_and_score", record)
-    monkeypatch.setattr(data, "load", lambda *args, **options: None)
+    monkeypatch.setattr(data, "load", lambda *args, **options: SimpleNamespace(notes=()))
     monkeypatch.setattr(comparison, "score_rows", lambda runs: {})
     monkeypatch.setattr(comparison, "picture", lambda runs: Image.new("RGB", (1, 1)))
     assert script.main(["--config", "demo", "--workdir", str(folder), *arguments]) == 0

@@ -62,7 +62,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 
 from fairdd_jax import config as configuration
-from fairdd_jax import environment, presets, workdir
+from fairdd_jax import data, environment, presets, workdir
 from fairdd_jax.config import Config
 from fairdd_jax.sharding import REPLICATED, SPLIT
 from fairdd_jax.step import State, Step, TrainingSet, training_set
@@ -74,6 +74,16 @@ _COLOURED = {"classes": 10, "groups": 10, "size": 32, "num_train": 60_000}
 SHAPES: dict[str, Shapes] = {
     "demo": _COLOURED | {"num_train": 4_500},
     **dict.fromkeys(("cmnist_fg", "cmnist_bg", "cfmnist_fg", "cfmnist_bg"), _COLOURED),
+    "cifar10s": {"classes": 10, "groups": 2, "size": 32, "num_train": 50_000},
+    "celeba": {"classes": 2, "groups": 2, "size": 64, "num_train": 162_770},
+    "utkface": {"classes": 3, "groups": 4, "size": 64, "num_train": 20_813},
+    "bffhq": {"classes": 2, "groups": 2, "size": 64, "num_train": 19_200},
+    "tiny_imagenet_s": {"classes": 200, "groups": 2, "size": 64, "num_train": 100_000},
+    **{
+        name: {"classes": 10, "groups": 2, "size": 128, "num_train": 13_000}
+        for name in data.names()
+        if name.startswith("imagenet_")
+    },
 }
 
 # Slices, and what libtpu needs to know beside their names.
@@ -234,7 +244,8 @@ def markdown(rows: list[Row]) -> str:
 def main() -> None:
     """Compile every preset for every topology, and write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    names = list(presets.names())
+    # The user's own images have any shape.
+    names = [name for name in presets.names() if not name.startswith("images_")]
     parser.add_argument(
         "--presets", nargs="+", default=names, choices=names, help="others keep their rows"
     )
