@@ -85,14 +85,15 @@ def _has_faces(folder: Path) -> bool:
 def read_names(
     names: Sequence[str],
 ) -> tuple[np.ndarray, dict[str, Attribute], tuple[str, ...]]:
-    """Which images can be used, their attributes, and what is to be said of the others.
+    r"""Which images can be used, their attributes, and what is to be said of the others.
 
     >>> names = ["1_0_2_2016.jpg.chip.jpg", "39_1_20170116.jpg", "50_1_4_2017.jpg"]
     >>> chosen, attributes, notes = read_names(names)
     >>> chosen.tolist(), attributes["race"].names[attributes["race"].values[0]]
     ([0], 'Asian')
-    >>> notes
-    ('1 file names do not say AGE_GENDER_RACE_DATE and are left out, such as 39_1_20170116.jpg',)
+    >>> print(*notes, sep="\n")
+    1 file names do not say AGE_GENDER_RACE_DATE and are left out, such as 39_1_20170116.jpg
+    1 images of the race 'others' are left out
     """
     matches = [_NAME.match(name.rpartition("/")[2]) for name in names]
     broken = [name for name, match in zip(names, matches, strict=True) if match is None]
