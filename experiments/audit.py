@@ -1,6 +1,9 @@
 """Look at a data set before a run: images per cell, bias, duplicates, warnings, samples.
 
 python experiments/audit.py --config celeba_dm --data_dir DATA [--data.target smiling ...]
+python experiments/audit.py --data.name images --data.table faces.csv --data_dir DATA
+
+Without a preset it looks with the sampler's default settings.
 """
 
 import sys
@@ -21,11 +24,12 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code, which is 0 with warnings too."""
-    command = terminal.read_command(arguments, description=__doc__)
+    command = terminal.read_command(arguments, description=__doc__, needs_preset=False)
     if command is None:
         return 0
     config, options = command.config, command.options
-    folder = workdir.prepare(Path(options.workdir or f"runs/audit_{options.config}"))
+    name = options.config or config.data.name
+    folder = workdir.prepare(Path(options.workdir or f"runs/audit_{name}"))
     dataset = terminal.load(command, console)
     stratified = config.sampling == "stratified"
     found = audit(

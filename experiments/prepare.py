@@ -1,10 +1,10 @@
 """Pack a folder of images into a copy for tensorflow-datasets, which loads faster and moves easily.
 
-python experiments/prepare.py --config utkface_dm --data_dir FOLDER --workdir COPIES
+python experiments/prepare.py --data.name utkface --data_dir FOLDER --workdir COPIES
 
 COPIES is then a --data_dir like any other, without FOLDER. It takes TensorFlow to prepare, not to
-read: pip install "fairdd-jax[tfds]". With the user's own images (images_dm) go the columns that
---data.target, --data.protected and --data.split_column name.
+read: pip install "fairdd-jax[tfds]". With the user's own images (--data.name images) go the columns
+that --data.target, --data.protected and --data.split_column name.
 """
 
 import sys
@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from fairdd_jax import console as terminal
-from fairdd_jax import workdir
-from fairdd_jax.data import bffhq, own, tfds_source, utkface
+from fairdd_jax import data, workdir
+from fairdd_jax.data import bffhq, own, tfds_prepare, utkface
 from fairdd_jax.errors import ConfigError, DataError
 
 FOLDERS = {"utkface": utkface.folder_of, "bffhq": bffhq.folder_of}
@@ -22,21 +22,21 @@ FOLDERS = {"utkface": utkface.folder_of, "bffhq": bffhq.folder_of}
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
-    command = terminal.read_command(arguments, description=__doc__)
+    command = terminal.read_command(arguments, description=__doc__, needs_preset=False)
     if command is None:
         return 0
-    config, options = command.config.data, command.options
+    config, options = data.resolved(command.config.data), command.options
     if options.data_dir is None or options.workdir is None:
         raise ConfigError("say where the images are and where the copy goes: --data_dir, --workdir")
     data_dir, to = Path(options.data_dir), workdir.prepare(Path(options.workdir))
     if config.name == "images":
         columns = own.labelled_rows(config, data_dir).columns
-        copy = tfds_source.prepare_files("images", data_dir, to=to, columns=columns)
+        copy = tfds_prepare.prepare_files("images", data_dir, to=to, columns=columns)
     elif config.name in FOLDERS:
         folder = FOLDERS[config.name](data_dir)
         if folder is None:
             raise DataError(f"{data_dir} has no images of {config.name}; --data_dir says where")
-        copy = tfds_source.prepare_files(config.name, folder, to=to)
+        copy = tfds_prepare.prepare_files(config.name, folder, to=to)
     else:
         raise ConfigError(
             f"{config.name} needs no preparing: its files are read as they are. Valid: "

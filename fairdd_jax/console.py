@@ -18,7 +18,7 @@ from fairdd_jax import config as configuration
 from fairdd_jax import data, presets
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.errors import ConfigError, FairDDError
+from fairdd_jax.errors import ConfigError, FairDDError, unknown_name
 from fairdd_jax.loop import Progress
 from fairdd_jax.presets import flat
 
@@ -69,8 +69,15 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--download", action="store_true", help="allow downloads")
 
 
-def read_command(arguments: list[str], *, description: str | None) -> Command | None:
+def read_command(
+    arguments: list[str], *, description: str | None, needs_preset: bool = True
+) -> Command | None:
     """Read a command line; None if it asked for the list or the help, which is then printed.
+
+    Args:
+      arguments: what was typed.
+      description: of the program, for its help.
+      needs_preset: whether --data.name does not suffice in place of --config.
 
     Raises:
       ConfigError: a wrong name, field or value.
@@ -89,25 +96,29 @@ def read_command(arguments: list[str], *, description: str | None) -> Command | 
         for name, line in presets.names().items():
             print(f"{name:16} {line}")
         return None
-    wants_help = any(argument in ("-h", "--help") for argument in rest)
-    if options.config is None and not wants_help:
-        raise ConfigError("--config NAME is missing; --list prints the names")
     settings = (
         presets.compose(options.config, recipe=options.recipe, quick=options.quick)
         if options.config
         else {}
     )
-    if wants_help:
+    if any(argument in ("-h", "--help") for argument in rest):
         _print_help(settings, description)
         return None
-    fields = configuration.parser(settings)
+    if not settings and (needs_preset or options.recipe or options.quick):
+        changed = "" if needs_preset else ", which --recipe and --quick change"
+        raise ConfigError(f"--config NAME is missing{changed}; --list prints the names")
+    fields = configuration.parser({"data.name": ""} | settings)
     _add_options(fields)
     config = configuration.from_arguments(fields, rest)
+    if not config.data.name:
+        raise ConfigError("--config NAME or --data.name NAME is missing; --list prints the presets")
     for field, value in (("method", config.method), ("data.name", config.data.name)):
-        if value != settings[field]:
+        if value != settings.get(field, value):
             raise ConfigError(
                 f"--{field} {value} contradicts --config {options.config}; --list prints the names"
             )
+    if config.data.name not in data.names():
+        raise unknown_name("data set", config.data.name, data.names())
     return Command(options, fields, rest, config)
 
 

@@ -47,6 +47,9 @@ UTKFACE_ODD = (
 )
 
 CIFAR_BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+CIFAR_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+)
 
 
 @contextmanager
@@ -286,7 +289,7 @@ def write_cifar10(
             data = python_2_pickle(planes, labels.tolist(), name)
         checksums[name] = hashlib.md5(data, usedforsecurity=False).hexdigest()
         (folder / (name + ".bin" * (version == "binary"))).write_bytes(data)
-    (folder / "batches.meta.txt").write_text("airplane\nautomobile\n")
+    (folder / "batches.meta.txt").write_text("".join(f"{name}\n" for name in CIFAR_CLASSES) + "\n")
     return folder, checksums
 
 

@@ -1,10 +1,10 @@
 """The audit: its counts against plain loops, when it warns, what it prints and writes."""
 
 import base64
-import importlib.util
 import io
 import json
 import re
+import runpy
 import tracemalloc
 from html.parser import HTMLParser
 from importlib import resources
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import originals
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -19,7 +20,8 @@ from rich.console import Console
 from fairdd_jax import audit as audit_module
 from fairdd_jax import audit_findings, audit_report, data, presets
 from fairdd_jax.audit import audit
-from fairdd_jax.data import Dataset, idx
+from fairdd_jax.config import Config
+from fairdd_jax.data import DataConfig, Dataset, idx
 from fairdd_jax.data.cards import SECTIONS, card
 from fairdd_jax.errors import ConfigError
 
@@ -405,14 +407,7 @@ def test_a_page_with_nothing_to_say_says_so():
 # The program
 
 
-def load_script():
-    spec = importlib.util.spec_from_file_location("audit_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = load_script()
+main = runpy.run_path(str(SCRIPT))["main"]
 
 
 @pytest.fixture(autouse=True)
@@ -425,7 +420,7 @@ def own_surroundings(tmp_path, monkeypatch):
 
 def test_the_program_on_the_demo(capsys):
     pytest.importorskip("mlxtend")
-    assert script.main(["--config", "demo"]) == 0
+    assert main(["--config", "demo"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     folder = Path("runs/audit_demo")
@@ -461,7 +456,7 @@ def test_the_program_asks_what_the_settings_ask(capsys, tmp_path):
         "proportional": ["--sampling", "proportional", "--batch_real", "2", "--ipc", "1"],
         "official": ["--recipe", "official"],
     }.items():
-        assert script.main([*arguments, *changes]) == 0
+        assert main([*arguments, *changes]) == 0
         found[name] = json.loads((tmp_path / "audit.json").read_text())["findings"]
     kinds = {name: {finding["kind"] for finding in of_run} for name, of_run in found.items()}
     assert {"small_train_cell", "ipc_above_class", "one_test_group"} <= kinds["stratified"]
@@ -472,30 +467,58 @@ def test_the_program_asks_what_the_settings_ask(capsys, tmp_path):
     assert capsys.readouterr().err == ""
 
 
+FACES = ["--data.name", "images", "--data.table", "faces.csv", "--data.test_fraction", "0.25"]
+
+
+def test_data_flags_suffice(capsys, tmp_path):
+    originals.write_images(tmp_path / "faces", per_cell=8, side=8)
+    assert main([*FACES, "--data_dir", str(tmp_path / "faces")]) == 0
+    assert capsys.readouterr().err == ""
+    written = json.loads(Path("runs/audit_images/audit.json").read_text())
+    assert written["classes"] == ["cat", "dog", "fox"]
+    assert (written["train"]["counts"], written["test"]["counts"]) == ([[6] * 2] * 3, [[2] * 2] * 3)
+    findings = {finding["kind"]: finding["message"] for finding in written["findings"]}
+    sampler = Config(DataConfig("images"))  # the defaults
+    assert f"the {sampler.per_cell} that the stratified" in findings["small_train_cell"]
+    assert main([*FACES, "--data_dir", "faces", "--per_cell=6", "--workdir", "other"]) == 0
+    written = json.loads(Path("other/audit.json").read_text())
+    assert [finding["kind"] for finding in written["findings"]] == ["tiny_test_cell"]
+
+
 def test_notes_of_the_data_set_are_shown(capsys, monkeypatch):
     noted = dataset_of(CLEAN, CLEAN_TEST, notes=["3 file names were [odd]"])
     monkeypatch.setattr(data, "load", lambda config, **options: noted)
-    assert script.main(["--config", "utkface_dm", "--workdir", "out"]) == 0
+    assert main(["--config", "utkface_dm", "--workdir", "out"]) == 0
     assert "note: 3 file names were [odd]\n" in capsys.readouterr().out
     assert json.loads(Path("out/audit.json").read_text())["notes"] == ["3 file names were [odd]"]
     assert "3 file names were [odd]" in Page(Path("out/audit.html").read_text()).texts
 
 
 def test_list_and_help(capsys):
-    assert script.main(["--list"]) == 0
+    assert main(["--list"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(
         presets.names()
     )
-    assert script.main(["--help"]) == 0
+    assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert "Look at a data set before a run" in text
     assert "--data_dir" in text
 
 
+DEMO = ["--data.name", "demo"]
+
+
 @pytest.mark.parametrize(
     ("code", "message", "arguments"),
     [
-        (2, "--config NAME is missing", []),
+        (2, "--config NAME or --data.name NAME is missing; --list prints", []),
+        (2, "--config NAME or --data.name NAME is missing", ["--data.table", "faces.csv"]),
+        (2, "unknown data set 'imges'; did you mean 'images'?", ["--data.name", "imges"]),
+        (2, "--config NAME is missing, which --recipe and --quick", [*DEMO, "--quick"]),
+        (2, "--config NAME is missing", [*DEMO, "--recipe", "official"]),
+        (2, "--data.name demo contradicts --config celeba_dm", ["--config=celeba_dm", *DEMO]),
+        (2, "--data.table faces.csv means nothing to demo", [*DEMO, "--data.table", "faces.csv"]),
+        (2, "did you mean 'per_cell'?", [*DEMO, "--per_cel", "2"]),
         (2, "did you mean 'demo'?", ["--config", "dmeo"]),
         (2, "did you mean 'data.bias_ratio'?", ["--config", "demo", "--data.bias_rati", "1"]),
         (2, "fraction in [0, 1]", ["--config", "demo", "--data.bias_ratio", "9"]),
@@ -504,12 +527,17 @@ def test_list_and_help(capsys):
     ],
 )
 def test_mistakes_are_one_line(capsys, code, message, arguments):
-    assert script.main(arguments) == code
+    assert main(arguments) == code
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("error: ")
     assert printed.err.count("\n") == 1
     assert message in printed.err
+
+
+def test_an_unknown_name_leaves_no_folder(tmp_path):
+    assert main(["--data.name", "imges"]) == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 # Data cards

@@ -15,7 +15,7 @@ pytest.importorskip("tensorflow")
 import tensorflow_datasets as tfds
 
 from fairdd_jax.console import exit_code
-from fairdd_jax.data import DataConfig, builders, load, tfds_source
+from fairdd_jax.data import DataConfig, builders, load, tfds_prepare, tfds_source
 from fairdd_jax.errors import DataError
 
 PROGRAM = Path(__file__).parents[1] / "experiments" / "prepare.py"
@@ -74,7 +74,7 @@ def test_the_program_makes_a_copy_that_gives_the_data_set_of_the_files(name, tmp
     getattr(originals, f"write_{name}")(files)
     options = {"table": "faces.csv"}
     config = DataConfig(name, **(options if name == "images" else {}))
-    arguments = ["--config", f"{name}_dm", "--data_dir", str(files), "--workdir", str(copies)]
+    arguments = ["--data.name", name, "--data_dir", str(files), "--workdir", str(copies)]
     if name == "images":
         arguments += [f"--data.{field}={value}" for field, value in options.items()]
     assert exit_code(run, arguments) == 0
@@ -84,5 +84,5 @@ def test_the_program_makes_a_copy_that_gives_the_data_set_of_the_files(name, tmp
 
 def test_what_cannot_be_prepared_is_one_line(tmp_path):
     with pytest.raises(DataError, match="cannot be prepared") as error:
-        tfds_source.prepare_files("utkface", tmp_path / "nowhere", to=tmp_path)
+        tfds_prepare.prepare_files("utkface", tmp_path / "nowhere", to=tmp_path)
     assert "\n" not in str(error.value)

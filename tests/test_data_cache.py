@@ -2,10 +2,14 @@
 
 import errno
 import os
+import platform
+import subprocess
+import sys
 import tempfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -128,6 +132,16 @@ def test_a_changed_file_is_decoded_anew_with_its_split(source, folder):
     assert load(listing, folder)[1] == 0
 
 
+@pytest.mark.parametrize("field", ["st_size", "st_mtime_ns", "st_ctime_ns"])
+def test_the_stamp_of_a_file_has_its_size_and_times(source, monkeypatch, field):
+    before = source.stamp(0)
+    status = (source.root / source.names[0]).stat()
+    names = ("st_size", "st_mtime_ns", "st_ctime_ns")
+    values = {name: getattr(status, name) + (name == field) for name in names}
+    monkeypatch.setattr(Path, "stat", lambda path: SimpleNamespace(**values))
+    assert source.stamp(0) != before
+
+
 def test_a_file_of_the_same_size_and_another_time_is_decoded_anew(source, folder):
     listing = listing_of(source)
     load(listing, folder)
@@ -219,6 +233,36 @@ def test_an_interrupted_start_leaves_nothing(source, folder, monkeypatch):
     assert files_below(folder) == []
 
 
+def test_what_a_killed_process_left_is_removed(source, folder, monkeypatch):
+    """But not what a living one writes, or one of another machine."""
+    listing = listing_of(source)
+    load(listing, folder)
+    place = next(folder.glob("some_train_*"))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    here = platform.node()
+    left = place / f".images.{ended.pid}@{here}.npy"
+    others = [f".images.{os.getppid()}@{here}.npy", f".images.{ended.pid}@x.{here}.npy"]
+    for path in [left, *(place / name for name in others)]:
+        path.write_bytes(b"half")
+    load(listing, folder)
+    assert left.exists()  # nothing was made anew
+    truncate(folder)
+    load(listing, folder)
+    assert not left.exists()
+    assert {path.name for path in files_below(place)} == {"images.npy", "manifest.json", *others}
+
+    def of_another_user(pid, signal):
+        assert signal == 0
+        raise PermissionError
+
+    left.write_bytes(b"half")
+    truncate(folder)
+    monkeypatch.setattr(os, "kill", of_another_user)
+    load(listing, folder)
+    assert left.exists()
+
+
 def full(*args, **options):
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -273,8 +317,8 @@ def test_damaged_images_are_refused_by_name_and_count(source, folder):
     damage(source, 3, 7, 8, 11, 12)
     listing = replace(listing_of(source), train=Listed(source, np.arange(15), *[np.arange(15)] * 2))
     message = (
-        r"5 of 15 images in .*source cannot be decoded: 03\.png \(it is a web page\), "
-        r"07\.png .*, 08\.png .* and 2 more; .* --data\.damaged leave_out"
+        r"5 of \d+ images cannot be decoded: /.*source/03\.png \(it is a web page\), "
+        r"/.*source/07\.png .*, .*08\.png .* and 2 more; .* --data\.damaged leave_out"
     )
     with refused(DataError, message):
         load(listing, folder)
@@ -299,6 +343,26 @@ def test_damaged_images_are_left_out_and_counted(source, folder):
         load(listing, folder)
 
 
+def test_damaged_images_of_both_splits_are_refused_together_and_once(source, folder):
+    """Test images come twice in some data sets, and training images may lie elsewhere."""
+    names = write(source.root.parent / "more", 6, seed=1)
+    others = Folder(source.root.parent / "more", names)
+    twice = np.tile(np.arange(6), 2)
+    listing = replace(listing_of(source), test=Listed(others, twice, twice % 2, twice % 3))
+    position = int(listing.train.chosen[0])
+    damage(source, position, data=b"")
+    damage(others, 2)
+    message = (
+        rf"2 of 21 images .*source/{position:02d}\.png \(it is empty\), .*more/02\.png \(it.*\);"
+    )
+    with refused(DataError, message):
+        load(listing, folder)
+    assert load(listing, folder, leave_out_damaged=True)[0].notes == (
+        "1 damaged images of the train split are left out",
+        "2 damaged images of the test split are left out",
+    )
+
+
 def test_a_repaired_image_is_taken(source, folder):
     good = source.read(3)
     damage(source, 3, data=good[:-30])
@@ -312,7 +376,7 @@ def test_a_repaired_image_is_taken(source, folder):
 @pytest.mark.parametrize("leave_out_damaged", [False, True])
 def test_a_split_without_any_whole_image_is_refused(source, folder, leave_out_damaged):
     damage(source, *range(20))
-    with refused(DataError, "15 of 15 images"):
+    with refused(DataError, "20 of 20 images"):
         load(listing_of(source), folder, leave_out_damaged=leave_out_damaged)
 
 
@@ -332,13 +396,14 @@ def test_an_image_that_may_not_be_read_is_refused_until_it_may(source, folder):
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Folder, "read", refuse)
-        with refused(DataError, r"1 of .* images .* 04\.png \(Permission denied\)"):
+        with refused(DataError, r"1 of 20 images .*source/04\.png \(Permission denied\)"):
             load(listing_of(source), folder)
     (source.root / "04.png").chmod(0o600)
     assert load(listing_of(source), folder)[0].notes == ()
 
 
-def test_a_damaged_archive_member_counts_as_a_damaged_image(source, tmp_path, folder):
+@pytest.mark.parametrize("fill", [0x00, 0xFF], ids=["checksum", "compression"])
+def test_a_damaged_archive_member_counts_as_a_damaged_image(source, tmp_path, folder, fill):
     archive = tmp_path / "images.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for i, name in enumerate(source.names):
@@ -347,11 +412,12 @@ def test_a_damaged_archive_member_counts_as_a_damaged_image(source, tmp_path, fo
     data, _ = load(listing_of(files), folder)
     np.testing.assert_array_equal(data.train.images, one_by_one(listing_of(source).train))
     with zipfile.ZipFile(archive) as file:
-        start = file.getinfo("06.png").header_offset + 60
+        member = file.getinfo("06.png")
+        start = member.header_offset + 30 + len("06.png")
     content = bytearray(archive.read_bytes())
-    content[start : start + 40] = bytes(40)
+    content[start : start + member.compress_size] = bytes([fill]) * member.compress_size
     archive.write_bytes(content)
-    with refused(DataError, r"1 of .* images in .*images\.zip cannot be decoded: 06\.png"):
+    with refused(DataError, r"1 of .* images cannot be decoded: .*images\.zip/06\.png"):
         load(listing_of(Zip(archive, source.names)), tmp_path / "another")
 
 

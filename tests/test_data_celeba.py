@@ -10,7 +10,7 @@ import pytest
 from originals import CELEBA_ATTRIBUTES, encoded, picture, refused, write_celeba
 from PIL import Image
 
-from fairdd_jax.data import DataConfig, celeba, load
+from fairdd_jax.data import DataConfig, celeba, load, resolved
 from fairdd_jax.errors import ConfigError, DataError
 
 TRAIN, TEST = "0", "2"
@@ -32,7 +32,7 @@ def folder(original, tmp_path):
 
 
 def find(data_dir, **options):
-    return celeba.find(DataConfig("celeba", **options), data_dir, False)
+    return celeba.find(resolved(DataConfig("celeba", **options)), data_dir, False)
 
 
 def has_attributes(folder):
@@ -249,11 +249,11 @@ BAD = {
     ),
     "a web page": (
         lambda folder: (folder / ATTRIBUTES).write_text("<!DOCTYPE html>\n<html lang=en>\n<body>"),
-        "is damaged",
+        r"list_attr_celeba\.txt is a web page; get it again",
     ),
     "attributes that are no text": (
         lambda folder: (folder / ATTRIBUTES).write_bytes(encoded(picture(RNG, 9, 9))),
-        "cannot be read: .*get it again",
+        r"list_attr_celeba\.txt is no text; get it again",
     ),
     "parts cut off": (
         edit(PARTITION, lambda lines: lines[:-3]),
@@ -305,7 +305,7 @@ def test_a_list_that_may_not_be_read_is_a_data_error(original, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "read_text", refuse)
-    with refused(DataError, r"list_attr_celeba\.txt cannot be read: .*Permission denied"):
+    with refused(DataError, r"list_attr_celeba\.txt cannot be read: Permission denied"):
         find(original)
 
 
@@ -328,7 +328,7 @@ def test_an_archive_without_some_of_the_images_is_refused(original, folder, tmp_
 def test_images_that_are_not_there_are_refused_by_name(folder, tmp_path):
     for path in (folder / "img_align_celeba").glob("00000[12].jpg"):
         path.unlink()
-    with refused(DataError, r"2 of \d+ images .* 000001\.jpg \(No such file or directory\)"):
+    with refused(DataError, r"2 of \d+ images .*/000001\.jpg \(No such file or directory\)"):
         load(DataConfig("celeba"), data_dir=folder.parent, cache_dir=tmp_path / "cache")
 
 

@@ -12,6 +12,7 @@ from originals import CIFAR_BATCHES, hostile_pickle, python_2_pickle, refused, w
 from PIL import Image
 
 from fairdd_jax.data import DataConfig, cifar, cifar_batches, load
+from fairdd_jax.data.balance import assign_grey
 from fairdd_jax.errors import DataError
 
 
@@ -114,6 +115,16 @@ def test_counts_are_the_official_ones(tmp_path, monkeypatch, case):
     data = find(tmp_path, bias_ratio=case["ratio"])
     np.testing.assert_array_equal(data.cell_counts(data.train).T, counts["train"])
     np.testing.assert_array_equal(data.cell_counts(data.test).T, counts["test"])
+
+
+@pytest.mark.parametrize("ratio", [0.29, 0.58])
+def test_the_share_is_that_of_all_images_as_officially(ratio):
+    """A class's own share would be rounded otherwise."""
+    labels = np.repeat(np.arange(10), 5000)
+    majority = int(50_000 * ratio) // 10
+    assert majority != int(5000 * ratio)
+    colours = np.bincount(labels, assign_grey(labels, ratio=ratio, num_classes=10))
+    assert colours.tolist() == [5000 - majority] * 5 + [majority] * 5
 
 
 def test_the_balanced_variant(original):

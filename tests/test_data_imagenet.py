@@ -8,7 +8,7 @@ import pytest
 from originals import refused, write_imagenet, write_tiny_imagenet
 from PIL import Image
 
-from fairdd_jax.data import DataConfig, imagenet, load
+from fairdd_jax.data import DataConfig, imagenet, load, resolved
 from fairdd_jax.data.balance import assign_grey
 from fairdd_jax.errors import DataError
 
@@ -46,7 +46,7 @@ def tiny(tiny_dir, tmp_path):
 
 def find(data_dir, subset=None, **options):
     name = f"imagenet_{subset}_s" if subset else "tiny_imagenet_s"
-    return imagenet.find(DataConfig(name, **options), data_dir, False, subset=subset)
+    return imagenet.find(resolved(DataConfig(name, **options)), data_dir, False, subset=subset)
 
 
 def grey_share(listed, label):

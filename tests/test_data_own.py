@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from originals import refused, write_images, write_tree
 from PIL import Image
 
-from fairdd_jax.data import DataConfig, load, own
+from fairdd_jax.data import DataConfig, load, own, resolved
 from fairdd_jax.errors import ConfigError, DataError
 
 HEADER = "path,target,protected"
@@ -20,7 +21,7 @@ ROWS = [("a", "x"), ("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"), ("b", "y")]
 
 
 def find(data_dir, **options):
-    return own.find(DataConfig("images", **options), data_dir, False)
+    return own.find(resolved(DataConfig("images", **options)), data_dir, False)
 
 
 def write_csv(folder, *lines, name="table.csv", encoding="utf-8"):
@@ -336,6 +337,7 @@ BAD_TABLES = {
     "cut.csv": b"path,target,protected\n1.png,a\n",
     "latin.csv": "path,target,protected\n1.png,gr\xfcn,x\n".encode("latin-1"),
     "zeros.csv": bytes(100),
+    "noise.csv": b"a,b\n" + np.random.default_rng(0).bytes(4000),
     "picture.csv": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
     "page.parquet": b"<html>",
     "empty.parquet": b"",
@@ -345,8 +347,27 @@ BAD_TABLES = {
 @pytest.mark.parametrize("name", BAD_TABLES)
 def test_a_table_that_is_none_is_refused_in_one_line(tmp_path, name):
     (tmp_path / name).write_bytes(BAD_TABLES[name])
-    with refused((DataError, ConfigError), "."):
+    with refused((DataError, ConfigError), ".") as error:
         find(tmp_path, table=name)
+    assert len(str(error.value).replace(str(tmp_path), "")) < 300
+    assert str(error.value).isprintable()
+    assert "\ufffd" not in str(error.value)
+
+
+def test_a_table_that_may_not_be_read_is_told_why(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, f"Failed to open local file '{path}'. Detail: [errno 13]")
+
+    table(tmp_path)
+    monkeypatch.setattr(pyarrow.csv, "open_csv", refuse)
+    with refused(DataError, r"table\.csv cannot be read: Permission denied$"):
+        from_csv(tmp_path)
+
+
+def test_a_table_in_another_encoding_is_told_which(tmp_path):
+    (tmp_path / "latin.csv").write_bytes(BAD_TABLES["latin.csv"])
+    with refused(DataError, r"latin\.csv cannot be read: .*; it must be CSV in UTF-8 or Parquet"):
+        find(tmp_path, table="latin.csv")
 
 
 def test_a_table_without_rows_is_refused(tmp_path):
@@ -503,7 +524,7 @@ def test_images_that_are_missing_or_damaged_are_named_or_left_out(tmp_path):
     (tmp_path / "pictures/fox_inside_2.png").write_bytes(b"")
     options = {"data_dir": tmp_path, "cache_dir": tmp_path / "cache"}
     base = DataConfig("images", table="faces.csv", size=8, test_fraction=0.25)
-    with refused(DataError, r"cannot be decoded: pictures/.*leave_out"):
+    with refused(DataError, r"3 of 24 images cannot be decoded: .*/pictures/.*leave_out"):
         load(base, **options)
     config = DataConfig(
         "images", table="faces.csv", size=8, test_fraction=0.25, damaged="leave_out"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_data_idx import write_data_set
 
-from fairdd_jax.data import COLOURS, DataConfig, idx, load, names, tfds_source
+from fairdd_jax.data import COLOURS, SOURCES, DataConfig, idx, load, names, resolved, tfds_prepare
 from fairdd_jax.errors import ConfigError, DataError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -143,7 +143,7 @@ def test_a_download_happens_only_on_request(tmp_path, monkeypatch):
         asked.append((data_dir, name))
         return FIXTURES / "tfds" / "mnist" / "3.0.1"
 
-    monkeypatch.setattr(tfds_source, "prepare", prepare)
+    monkeypatch.setattr(tfds_prepare, "prepare", prepare)
     with pytest.raises(DataError):
         load(DataConfig("cmnist_fg"), data_dir=tmp_path)
     assert asked == []
@@ -209,3 +209,33 @@ def test_an_unknown_name_is_refused_with_the_nearest_one():
 def test_every_name_has_a_config():
     assert set(COLOURED) < set(names())
     assert [DataConfig(name).name for name in names()] == list(names())
+
+
+def test_what_is_left_to_the_data_set_is_filled_in_and_the_rest_kept():
+    assert resolved(DataConfig("celeba")) == DataConfig(
+        "celeba", target="attractive", protected="male", size=64
+    )
+    given = DataConfig("utkface", target="gender", protected="age", size=32, seed=7)
+    assert resolved(given) == given
+    assert resolved(DataConfig("imagenet_woof_s")).size == 128
+    assert resolved(DataConfig("images")).table is None
+    assert resolved(DataConfig("demo")) == DataConfig("demo")
+    arrays = DataConfig("my arrays", table="x.csv")
+    assert resolved(arrays) == arrays
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_data_set_that_has_attributes_or_a_size_says_which(name):
+    """Else a source would get None for what it has."""
+    source, config = SOURCES[name], resolved(DataConfig(name))
+    assert not source.settings & {"target", "protected", "size"}
+    assert config == resolved(config)
+    for field in source.defaults:
+        assert getattr(config, field) == source.defaults[field] is not None
+
+
+def test_a_setting_that_the_data_set_does_not_have_is_refused():
+    with pytest.raises(ConfigError, match=r"data\.target young means nothing to demo; it has bias"):
+        resolved(DataConfig("demo", target="young"))
+    with pytest.raises(ConfigError, match=r"minority .* it has balanced, damaged, protected, s"):
+        load(DataConfig("celeba", minority="unequal"))

@@ -1,13 +1,16 @@
 """Copies prepared by tensorflow-datasets: the same 60 digits as in mnist_head."""
 
+import io
 import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from originals import refused
+from PIL import Image
 
-from fairdd_jax.data import idx, tfds_source
+from fairdd_jax.data import idx, tfds_prepare, tfds_source
 from fairdd_jax.errors import DataError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -17,7 +20,7 @@ TFRECORD = FIXTURES / "tfds_tfrecord" / "mnist" / "3.0.1"
 
 @pytest.fixture
 def no_tensorflow(monkeypatch):
-    monkeypatch.setattr(tfds_source, "_has_tensorflow", lambda: False)
+    monkeypatch.setattr(tfds_prepare, "has_tensorflow", lambda: False)
 
 
 @pytest.fixture
@@ -36,17 +39,11 @@ def test_an_array_record_copy_equals_the_original_files_without_tensorflow(split
     np.testing.assert_array_equal(labels, expected_labels)
 
 
-def test_more_records_than_one_chunk(monkeypatch):
-    whole = tfds_source.load(COPY, "train")
-    monkeypatch.setattr(tfds_source, "_CHUNK", 7)
-    for expected, actual in zip(whole, tfds_source.load(COPY, "train"), strict=True):
-        np.testing.assert_array_equal(actual, expected)
-
-
 def test_a_tfrecord_copy_needs_tensorflow(no_tensorflow):
     with pytest.raises(DataError, match=r'tfrecord.* pip install "fairdd-jax\[tfds\]"') as error:
         tfds_source.load(TFRECORD, "train")
     assert "\n" not in str(error.value)
+    assert "cannot be read" not in str(error.value)
 
 
 def test_a_tfrecord_copy_is_read_with_tensorflow():
@@ -73,6 +70,21 @@ def test_the_default_folder_is_in_the_home_folder(tmp_path, monkeypatch):
     assert tfds_source.find_copy(None, "mnist") == tmp_path / "tensorflow_datasets/mnist/3.0.1"
 
 
+NETTE = {"copies": ["imagenette/full-size", "imagenette/160px-v2"], "files": "f", "folder": "g"}
+
+
+def test_of_several_copies_the_first_that_is_there_is_taken_or_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "none"))
+    monkeypatch.setattr(tfds_prepare, "prepare", lambda *asked: asked)
+    with refused(DataError, r"nette not found: put f into .*/g .* imagenette/full-size"):
+        tfds_source.copy_of("nette", tmp_path, False, **NETTE)
+    asked = tmp_path, "imagenette/full-size"
+    assert tfds_source.copy_of("nette", tmp_path, True, **NETTE) == asked
+    for name in reversed(NETTE["copies"]):
+        shutil.copytree(COPY, tmp_path / name / "1.0.0")
+        assert tfds_source.copy_of("nette", tmp_path, True, **NETTE) == tmp_path / name / "1.0.0"
+
+
 def test_an_unfinished_copy_is_not_found(copy):
     copy.rename(copy.parent / "incomplete.AB12CD_3.0.1")
     assert tfds_source.find_copy(copy.parents[1], "mnist") is None
@@ -93,6 +105,24 @@ DAMAGE = {
 }
 
 
+def test_the_sizes_of_the_splits(copy):
+    assert tfds_source.split_sizes(copy) == {"train": 40, "test": 20}
+    (copy / "dataset_info.json").write_text("{")
+    with refused(DataError, "cannot be read"):
+        tfds_source.split_sizes(copy)
+
+
+def test_records_come_in_the_order_of_the_names_that_decided_where_they_are():
+    """Those of MNIST are called 0, 1, ..."""
+    found = tfds_source.encoded(COPY, "train", names=[str(i) for i in range(40)])
+    images, labels = idx.load(FIXTURES / "mnist_head", "mnist", "train")
+    np.testing.assert_array_equal(found.features["label"], labels)
+    for i in range(40):
+        with Image.open(io.BytesIO(found.files.read(i))) as image:
+            np.testing.assert_array_equal(np.asarray(image), images[i])
+    assert found.files.names[3] == "3"
+
+
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_copy_is_refused_in_one_line(copy, damage):
     assert len(tfds_source.load(copy, "train")[1]) == 40
@@ -105,7 +135,7 @@ def test_a_damaged_copy_is_refused_in_one_line(copy, damage):
 
 def test_preparing_needs_tensorflow(no_tensorflow, tmp_path):
     with pytest.raises(DataError, match=r'pip install "fairdd-jax\[tfds\]"'):
-        tfds_source.prepare(tmp_path, "mnist")
+        tfds_prepare.prepare(tmp_path, "mnist")
 
 
 class FakeBuilder:
@@ -120,9 +150,9 @@ class FakeBuilder:
 
 
 def test_preparing_downloads_into_the_data_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_source, "_has_tensorflow", lambda: True)
+    monkeypatch.setattr(tfds_prepare, "has_tensorflow", lambda: True)
     monkeypatch.setattr("tensorflow_datasets.builder", FakeBuilder)
-    folder = tfds_source.prepare(tmp_path, "mnist")
+    folder = tfds_prepare.prepare(tmp_path, "mnist")
     assert folder == tfds_source.find_copy(tmp_path, "mnist")
     assert len(tfds_source.load(folder, "test")[1]) == 20
 
@@ -131,9 +161,9 @@ def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
     def fail(*args, **options):
         raise ConnectionError("no route\nto host " + "x" * 1000)
 
-    monkeypatch.setattr(tfds_source, "_has_tensorflow", lambda: True)
+    monkeypatch.setattr(tfds_prepare, "has_tensorflow", lambda: True)
     monkeypatch.setattr("tensorflow_datasets.builder", fail)
     with pytest.raises(DataError, match="downloading mnist failed: no route to host") as error:
-        tfds_source.prepare(tmp_path, "mnist")
+        tfds_prepare.prepare(tmp_path, "mnist")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 400

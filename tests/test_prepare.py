@@ -7,25 +7,26 @@ import originals
 import pytest
 
 from fairdd_jax.console import exit_code
-from fairdd_jax.data import tfds_source
+from fairdd_jax.data import tfds_prepare
 
 PROGRAM = Path(__file__).parents[1] / "experiments" / "prepare.py"
 run = runpy.run_path(str(PROGRAM))["run"]
 
 
 @pytest.mark.parametrize(
-    ("config", "code", "message"),
+    ("name", "code", "message"),
     [
-        ("celeba_dm", 2, "celeba needs no preparing: its files are read as they are"),
-        ("utkfaec_dm", 2, "did you mean 'utkface_dm'?"),
-        ("utkface_dm", 3, "has no images of utkface"),
-        ("images_dm", 3, "has no image"),
+        ("--config=celeba_dm", 2, "celeba needs no preparing: its files are read as they are"),
+        ("--config=utkfaec_dm", 2, "did you mean 'utkface_dm'?"),
+        ("--data.name=utkfaec", 2, "did you mean 'utkface'?"),
+        ("--data.name=utkface", 3, "has no images of utkface"),
+        ("--config=images_dm", 3, "has no image"),
     ],
 )
-def test_what_cannot_be_packed(config, code, message, tmp_path, capsys):
+def test_what_cannot_be_packed(name, code, message, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     places = ["--data_dir", str(tmp_path / "empty"), "--workdir", str(tmp_path / "copies")]
-    assert exit_code(run, ["--config", config, *places]) == code
+    assert exit_code(run, [name, *places]) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -37,7 +38,7 @@ def test_both_places_are_needed(capsys):
 
 
 def test_packing_needs_tensorflow(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tfds_source, "_has_tensorflow", lambda: False)
+    monkeypatch.setattr(tfds_prepare, "has_tensorflow", lambda: False)
     originals.write_bffhq(tmp_path, per_cell=1, side=8)
     arguments = ["--config", "bffhq_dm", "--data_dir", str(tmp_path), "--workdir", str(tmp_path)]
     assert exit_code(run, arguments) == 3

@@ -12,7 +12,7 @@ from fairdd_jax.data.bias import (
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset, Split
 from fairdd_jax.data.listing import Listed, Listing, Source
-from fairdd_jax.data.registry import SOURCES, load, names
+from fairdd_jax.data.registry import SOURCES, load, names, resolved
 
 __all__ = [
     "COLOURS",
@@ -31,4 +31,5 @@ __all__ = [
     "frame",
     "load",
     "names",
+    "resolved",
 ]

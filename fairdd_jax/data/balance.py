@@ -29,8 +29,9 @@ def to_grey(images: np.ndarray) -> np.ndarray:
 def assign_grey(labels: np.ndarray, *, ratio: float, num_classes: int) -> np.ndarray:
     """Which images of CIFAR10-S become grey: the first ones of each class, in the order given.
 
-    A class of the first half loses the colour of ``int(N ratio) // num_classes`` images of the N
-    in the data set, a class of the second half that of the rest of ``N // num_classes``.
+    Of n images a class of the first half loses the colour of ``int(n C ratio) // C``, one of the
+    second half that of the rest. Officially, where all C classes are of one size, n C is the number
+    of all images.
 
     Args:
       labels: integers ``[N]``.
@@ -43,12 +44,12 @@ def assign_grey(labels: np.ndarray, *, ratio: float, num_classes: int) -> np.nda
     >>> assign_grey(np.array([0, 0, 0, 0, 1, 1, 1, 1]), ratio=0.75, num_classes=2).tolist()
     [0, 0, 0, 1, 0, 1, 1, 1]
     """
-    majority = int((len(labels) * ratio) // num_classes)
-    minority = len(labels) // num_classes - majority
     groups = np.ones(len(labels), np.int32)
     for label in range(num_classes):
-        count = majority if label < num_classes / 2 else minority
-        groups[np.flatnonzero(labels == label)[:count]] = 0
+        members = np.flatnonzero(labels == label)
+        majority = int(len(members) * num_classes * ratio) // num_classes
+        grey = majority if label < num_classes / 2 else len(members) - majority
+        groups[members[:grey]] = 0
     return groups
 
 

@@ -23,7 +23,6 @@ from fairdd_jax.errors import DataError
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 # The papers do not say which index means which; by the images 0 is young and 0 is female.
 AGES, GENDERS = ("young", "old"), ("female", "male")
-_SIZE = 64
 _FOLDERS = ("bffhq", "BFFHQ", ".")
 _TRAIN, _TEST = "0.5pct/", "test/"
 _NAME = re.compile(r".*_([01])_([01])\.\w+$")
@@ -44,9 +43,7 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
     values = np.array([[int(m[1]), int(m[2])] for m in matches if m is not None], np.int32)
     values = values.reshape(-1, 2)
     attributes = {"age": Attribute(values[:, 0], AGES), "gender": Attribute(values[:, 1], GENDERS)}
-    target, protected = target_and_protected(
-        attributes, config.target or "age", config.protected or "gender"
-    )
+    target, protected = target_and_protected(attributes, config.target, config.protected)
     splits: list[Listed] = []
     for start in (_TRAIN, _TEST):
         here = np.array([files.names[int(i)].startswith(start) for i in kept])
@@ -67,14 +64,18 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
         splits[1],
         target.names,
         protected.names,
-        Transform(config.size or _SIZE, fit="crop"),
+        Transform(config.size, fit="crop"),
         MEAN,
         STD,
         notes,
     )
 
 
-SOURCE = Source(find, frozenset({"seed", "target", "protected", "balanced", "size", "damaged"}))
+SOURCE = Source(
+    find,
+    frozenset({"seed", "balanced", "damaged"}),
+    {"target": "age", "protected": "gender", "size": 64},
+)
 
 
 def folder_of(data_dir: Path | None) -> Path | None:

@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,23 +64,26 @@ def load(
     """
     splits: list[Split] = []
     notes = list(listing.notes)
-    for name, listed in (("train", listing.train), ("test", listing.test)):
+    places, damaged = {}, {}
+    parts = {"train": listing.train, "test": listing.test}
+    for name, listed in parts.items():
         place = folder / f"{listing.name}_{name}_{_selection(listing, listed)[:16]}"
         fingerprint = _fingerprint(listed)
         manifest = _manifest(place)
         if manifest is None or manifest["fingerprint"] != fingerprint:
             manifest = _build(place, listing, listed, fingerprint, on_decoded)
-        damaged = manifest["damaged"]
-        if damaged and not leave_out_damaged:
-            raise DataError(_refusal(damaged, listed))
-        kept = np.setdiff1d(np.arange(len(listed)), [int(i) for i in damaged])
-        if damaged:
-            notes.append(f"{len(damaged)} damaged images of the {name} split are left out")
+        places[name] = place
+        damaged[name] = {int(i): why for i, why in manifest["damaged"].items()}
+    if any(damaged.values()) and not leave_out_damaged:
+        raise DataError(_refusal(damaged, parts))
+    for name, listed in parts.items():
+        kept = np.setdiff1d(np.arange(len(listed)), list(damaged[name]))
+        if damaged[name]:
+            notes.append(f"{len(damaged[name])} damaged images of the {name} split are left out")
         if not kept.size:
-            raise DataError(
-                f"no image of the {name} split can be decoded; {_refusal(damaged, listed)}"
-            )
-        images = np.load(place / "images.npy", mmap_mode="r", allow_pickle=False)
+            refusal = _refusal(damaged, parts)
+            raise DataError(f"no image of the {name} split can be decoded; {refusal}")
+        images = np.load(places[name] / "images.npy", mmap_mode="r", allow_pickle=False)
         splits.append(Split(images, listed.labels[kept], listed.groups[kept]))
     mean, std = listing.mean, listing.std
     if mean is None or std is None:
@@ -123,11 +127,12 @@ def _build(
 ) -> dict[str, Any]:
     """Decode a split into its folder and describe it; the manifest."""
     # Of its own process: two may build the same at once, and the last one wins.
-    temporary = place / f".images.{os.getpid()}.npy"
+    temporary = place / f".images.{os.getpid()}@{platform.node()}.npy"
     images, description = place / "images.npy", place / "manifest.json"
     try:
         place.mkdir(parents=True, exist_ok=True)
         description.unlink(missing_ok=True)
+        _remove_abandoned(place)
         try:
             written, damaged = _write_images(temporary, listing, listed, on_decoded)
             os.replace(temporary, images)
@@ -152,6 +157,19 @@ def _build(
             "--cache_dir"
         ) from None
     return manifest
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove what processes of this machine were writing when they were killed."""
+    if os.name != "posix":  # elsewhere signal 0 would end the process
+        return
+    for path in place.glob(f".images.*@{platform.node()}.npy"):
+        try:
+            os.kill(int(path.name.split(".")[2].partition("@")[0]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except PermissionError:  # it lives, and is another user's
+            pass
 
 
 def _write_images(
@@ -204,14 +222,16 @@ def _decoded(listing: Listing, listed: Listed) -> Iterator[tuple[np.ndarray, dic
     return map_ahead(chunk, starts, workers=workers, pieces=2 * workers)
 
 
-def _refusal(damaged: dict[str, str], listed: Listed) -> str:
-    shown = [
-        f"{listed.files.names[listed.chosen[int(i)]]} ({why})"
-        for i, why in list(damaged.items())[:_SHOWN]
-    ]
-    more = f" and {len(damaged) - _SHOWN} more" if len(damaged) > _SHOWN else ""
+def _refusal(damaged: dict[str, dict[int, str]], parts: dict[str, Listed]) -> str:
+    """Which images of any split are damaged, each once."""
+    names = {
+        part: [f"{listed.files.place}/{listed.files.names[i]}" for i in listed.chosen]
+        for part, listed in parts.items()
+    }
+    reasons = {names[part][i]: why for part in parts for i, why in damaged[part].items()}
+    shown = ", ".join(f"{name} ({why})" for name, why in list(reasons.items())[:_SHOWN])
+    more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
     return (
-        f"{len(damaged)} of {len(listed)} images in {listed.files.place} cannot be decoded: "
-        f"{', '.join(shown)}{more}; get them again, or leave them out with "
-        "--data.damaged leave_out"
+        f"{len(reasons)} of {len(set().union(*names.values()))} images cannot be decoded: "
+        f"{shown}{more}; get them again, or leave them out with --data.damaged leave_out"
     )

@@ -2,9 +2,10 @@
 
 The original files are `img_align_celeba/` (or its zip), `list_attr_celeba.txt` and
 `list_eval_partition.txt`, perhaps in the folders `Img`, `Anno` and `Eval`; the CSV files and the
-nested folder of its copies on the web are taken too. As officially, training is on partition 0 and
-testing on a part of partition 2 with as many images of every (class, group) cell. Officially the
-names of the two classes are swapped; here class 1 has the attribute.
+nested folder of its copies on the web are taken too. A tfds copy gives the same data set. As
+officially, training is on partition 0 and testing on a part of partition 2 with as many images of
+every (class, group) cell. Officially the names of the two classes are swapped; here class 1 has the
+attribute.
 
 Reference: Liu et al., Deep Learning Face Attributes in the Wild (ICCV 2015).
 """
@@ -26,14 +27,13 @@ from fairdd_jax.data.files import (
     Zip,
     find_folder,
     is_image,
-    not_found,
     open_zip,
 )
 from fairdd_jax.data.listing import Listed, Listing, Source
 from fairdd_jax.errors import DataError
 
 MEAN, STD = (0.5063, 0.4258, 0.3832), (0.2676, 0.2453, 0.2410)
-_TARGET, _PROTECTED, _SIZE, _CROP = "attractive", "male", 64, 178
+_CROP = 178
 _FOLDERS = ("celeba", "CelebA", "celeb_a", ".")
 _TRAIN, _TEST = 0, 2
 Table = dict[str, list[str]]
@@ -54,20 +54,17 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
         names, partition, attributes = _read_original(folder)
         files = _files(folder, names)
     else:
-        copy = tfds_source.find_or_prepare(data_dir, "celeb_a", download)
-        if copy is None:
-            raise not_found(
-                "celeba",
-                data_dir,
-                files="img_align_celeba/ (or img_align_celeba.zip), list_attr_celeba.txt and "
-                "list_eval_partition.txt",
-                folder=_FOLDERS[0],
-                copy=tfds_source.ADVICE.format(name="celeb_a"),
-            )
+        copy = tfds_source.copy_of(
+            "celeba",
+            data_dir,
+            download,
+            copies=["celeb_a"],
+            files="img_align_celeba/ (or img_align_celeba.zip), list_attr_celeba.txt and "
+            "list_eval_partition.txt",
+            folder=_FOLDERS[0],
+        )
         files, partition, attributes = _read_copy(copy)
-    target, protected = target_and_protected(
-        attributes, config.target or _TARGET, config.protected or _PROTECTED
-    )
+    target, protected = target_and_protected(attributes, config.target, config.protected)
     train, test = np.flatnonzero(partition == _TRAIN), np.flatnonzero(partition == _TEST)
     for split, positions in (("train", train), ("test", test)):
         if not positions.size:
@@ -81,13 +78,17 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
         Listed(files, test, target.values[test], protected.values[test]),
         target.names,
         protected.names,
-        Transform(config.size or _SIZE, crop=_CROP),
+        Transform(config.size, crop=_CROP),
         MEAN,
         STD,
     )
 
 
-SOURCE = Source(find, frozenset({"seed", "target", "protected", "balanced", "size", "damaged"}))
+SOURCE = Source(
+    find,
+    frozenset({"seed", "balanced", "damaged"}),
+    {"target": "attractive", "protected": "male", "size": 64},
+)
 
 
 def _table_file(folder: Path, name: str) -> Path | None:
@@ -140,8 +141,12 @@ def _read(folder: Path, name: str) -> Table:
         raise DataError(f"{folder} lacks {name}.txt; put it beside the other files of CelebA")
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}; get it again") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is no text; get it again") from None
+    if text.startswith("<"):
+        raise DataError(f"{path} is a web page; get it again")
     if path.suffix == ".csv":
         rows = [row for row in csv.reader(text.splitlines()) if row]
         header, rows = rows[0] if rows else [], rows[1:]
@@ -189,8 +194,17 @@ def _files(folder: Path, names: list[str]) -> ImageFiles:
 
 
 def _read_copy(copy: Path) -> tuple[ImageFiles, np.ndarray, dict[str, Attribute]]:
-    """The training and the test split of a tfds copy, as if they were the original files."""
-    parts = [tfds_source.encoded(copy, split) for split in ("train", "test")]
+    """The training and the test split of a tfds copy, as if they were the original files.
+
+    Its records have no names, but those of the files are their numbers, through all three parts.
+    """
+    sizes = tfds_source.split_sizes(copy)
+    train, valid, test = (sizes.get(part, 0) for part in ("train", "validation", "test"))
+    numbers = {"train": range(train), "test": range(train + valid, train + valid + test)}
+    parts = [
+        tfds_source.encoded(copy, split, names=[f"{i + 1:06d}.jpg" for i in numbers[split]])
+        for split in numbers
+    ]
     partition = np.repeat([_TRAIN, _TEST], [len(part.files.names) for part in parts])
     attributes = {
         name: _binary(name, np.concatenate([part.features["attributes"][name] for part in parts]))

@@ -16,7 +16,7 @@ from fairdd_jax.data import cifar_batches, tfds_source
 from fairdd_jax.data.balance import assign_grey, to_grey
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset, Split
-from fairdd_jax.data.files import find_folder, not_found
+from fairdd_jax.data.files import find_folder
 from fairdd_jax.data.listing import Source
 
 GREY = ("grey", "colour")
@@ -36,16 +36,15 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
             cifar_batches.load(folder, split) for split in ("train", "test")
         )
     else:
-        copy = tfds_source.find_or_prepare(data_dir, "cifar10", download)
-        if copy is None:
-            raise not_found(
-                "cifar10s",
-                data_dir,
-                files="data_batch_1.bin to data_batch_5.bin and test_batch.bin (or those of the "
-                "Python version, without .bin)",
-                folder=_BATCHES[0],
-                copy=tfds_source.ADVICE.format(name="cifar10"),
-            )
+        copy = tfds_source.copy_of(
+            "cifar10s",
+            data_dir,
+            download,
+            copies=["cifar10"],
+            files="data_batch_1.bin to data_batch_5.bin and test_batch.bin (or those of the "
+            "Python version, without .bin)",
+            folder=_BATCHES[0],
+        )
         (images, labels), (test_images, test_labels) = (
             tfds_source.load_by_id(copy, split) for split in ("train", "test")
         )

@@ -8,9 +8,7 @@ import numpy as np
 from fairdd_jax.data import bias, digits, idx, tfds_source
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset, Split
-from fairdd_jax.data.files import not_found
 from fairdd_jax.data.listing import Source
-from fairdd_jax.errors import DataError
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels
 
@@ -104,23 +102,19 @@ def _dataset(config: DataConfig, train: Split, test: Split, classes: tuple[str, 
 
 def _grey_images(name: str, data_dir: Path | None, download: bool) -> tuple[Labelled, Labelled]:
     """The training and the test split of "mnist" or "fashion_mnist" from where they are found."""
-    try:
-        for root in (data_dir, idx.SYSTEM_DIR):
-            if root is not None and (folder := idx.find_folder(root, name)):
-                return idx.load(folder, name, "train"), idx.load(folder, name, "test")
-        copy = tfds_source.find_or_prepare(data_dir, name, download)
-        if copy is not None:
-            return tfds_source.load(copy, "train"), tfds_source.load(copy, "test")
-    except OSError as error:
-        raise DataError(f"looking for {name}: {error}") from error
-    raise not_found(
+    for root in (data_dir, idx.SYSTEM_DIR):
+        if root is not None and (folder := idx.find_folder(root, name)):
+            return idx.load(folder, name, "train"), idx.load(folder, name, "test")
+    copy = tfds_source.copy_of(
         name,
         data_dir,
+        download,
+        copies=[name],
         files="train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, t10k-images-idx3-ubyte.gz "
         "and t10k-labels-idx1-ubyte.gz",
         folder=name,
-        copy=tfds_source.ADVICE.format(name=name),
     )
+    return tfds_source.load(copy, "train"), tfds_source.load(copy, "test")
 
 
 _MNIST = partial(_load_coloured, files="mnist", kind="mnist", classes=_DIGITS)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fairdd_jax.data import tfds_source
+from fairdd_jax.data.balance import assign_grey
 from fairdd_jax.data.cifar import GREY
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.decode import Transform
@@ -100,6 +101,11 @@ SUBSETS: dict[str, dict[str, str]] = {
     },
 }
 
+# tfds has imagenette in sizes and in two versions; the first one has ImageNet's own split.
+_COPIES = [f"imagenette/{s}{v}" for v in ("", "-v2") for s in ("full-size", "320px", "160px")]
+_NO_NAMES = "a tfds copy does not say how images are called: others are grey than from the folders"
+_NEW_SPLIT = "imagenette 2 is split anew: its scores do not compare with those of ImageNet's split"
+
 
 def find(
     config: DataConfig, data_dir: Path | None, download: bool, *, subset: str | None
@@ -107,7 +113,6 @@ def find(
     """List a subset of ImageNet, or Tiny-ImageNet if None; see `fairdd_jax.data.listing.Source`."""
     if subset is None:
         folders: tuple[str, ...] = ("tiny-imagenet-200", "tiny_imagenet", "tiny-imagenet", ".")
-        name, size = "tiny_imagenet_s", 64
     else:
         folders = (
             f"image{subset}",
@@ -117,60 +122,47 @@ def find(
             "ImageNet",
             ".",
         )
-        name, size = f"imagenet_{subset}_s", 128
     wanted = SUBSETS[subset] if subset else None
     folder = find_folder(data_dir, folders, lambda f: _has_classes(f, wanted))
-    copy = None
-    if folder is None and subset == "nette":
-        copy = tfds_source.find_or_prepare(data_dir, "imagenette", download)
+    missing = {
+        "files": "train/ and val/ with a folder per class (n01440764, ...)",
+        "folder": folders[0],
+    }
+    notes: tuple[str, ...] = ()
     if folder is not None:
         classes = wanted or _tiny_classes(folder)
         splits = [_below(folder, part, list(classes)) for part in ("train", "val")]
-    elif copy is not None and wanted:
-        classes = wanted
+    elif subset == "nette":
+        copy = tfds_source.copy_of(config.name, data_dir, download, copies=_COPIES, **missing)
+        classes = SUBSETS[subset]
         splits = [_of_copy(copy, part) for part in ("train", "validation")]
+        notes = (_NO_NAMES,) + (_NEW_SPLIT,) * copy.parent.name.endswith("-v2")
     else:
-        raise not_found(
-            name,
-            data_dir,
-            files="train/ and val/ with a folder per class (n01440764, ...)",
-            folder=folders[0],
-            copy=tfds_source.ADVICE.format(name="imagenette")
-            if subset == "nette"
-            else "link them there; there is no other source of it",
-        )
+        advice = "link them there; there is no other source of it"
+        raise not_found(config.name, data_dir, copy=advice, **missing)
     (files, labels), (test_files, test_labels) = splits
-    groups = _assign_grey(labels, config.bias_ratio, len(classes))
+    groups = assign_grey(labels, ratio=config.bias_ratio, num_classes=len(classes))
     every = np.arange(len(labels))
     twice = np.tile(np.arange(len(test_labels)), 2)
     test_groups = np.repeat([0, 1], len(test_labels))
     return Listing(
-        name,
+        config.name,
         Listed(files, every, labels, groups, groups == 0),
         Listed(test_files, twice, test_labels[twice], test_groups, test_groups == 0),
         tuple(classes.values()),
         GREY,
-        Transform(config.size or size, fit="crop"),
+        Transform(config.size, fit="crop"),
         MEAN,
         STD,
+        notes,
     )
 
 
-_SETTINGS = frozenset({"bias_ratio", "size", "damaged"})
-SOURCES = {"tiny_imagenet_s": Source(partial(find, subset=None), _SETTINGS)} | {
-    f"imagenet_{subset}_s": Source(partial(find, subset=subset), _SETTINGS) for subset in SUBSETS
+_SETTINGS = frozenset({"bias_ratio", "damaged"})
+SOURCES = {"tiny_imagenet_s": Source(partial(find, subset=None), _SETTINGS, {"size": 64})} | {
+    f"imagenet_{subset}_s": Source(partial(find, subset=subset), _SETTINGS, {"size": 128})
+    for subset in SUBSETS
 }
-
-
-def _assign_grey(labels: np.ndarray, ratio: float, num_classes: int) -> np.ndarray:
-    """As `balance.assign_grey`, for classes that are not all of one size."""
-    groups = np.ones(len(labels), np.int32)
-    for label in range(num_classes):
-        members = np.flatnonzero(labels == label)
-        majority = int(len(members) * ratio)
-        grey = majority if label < num_classes / 2 else len(members) - majority
-        groups[members[:grey]] = 0
-    return groups
 
 
 def _has_classes(folder: Path, wanted: dict[str, str] | None) -> bool:

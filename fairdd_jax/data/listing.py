@@ -1,9 +1,9 @@
 """What a source of encoded images returns: which image, its label, its group; not yet decoded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -70,7 +70,9 @@ class Source:
       find: ``(config, data_dir, download)`` to the data set: a `Dataset` of arrays, or a `Listing`
         of files, which are then decoded and cached. It raises DataError for what is missing or
         damaged.
-      settings: fields of `DataConfig` that it has, besides the name; others are refused.
+      settings: fields of `DataConfig` that it has, besides the name and those with defaults; others
+        are refused.
+      defaults: its own values of fields that are None unless the user says otherwise.
 
     >>> from fairdd_jax.data import Dataset
     >>> def noise(config, data_dir, download):
@@ -84,4 +86,5 @@ class Source:
     """
 
     find: Find
-    settings: frozenset[str] = field(default=frozenset())
+    settings: frozenset[str] = frozenset()
+    defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -31,8 +31,6 @@ from fairdd_jax.data.table import (
 )
 from fairdd_jax.errors import ConfigError, DataError
 
-_SIZE = 64
-
 
 def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
     """List the user's images; see the module and `fairdd_jax.data.listing.Source`."""
@@ -54,7 +52,9 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
         for name, values in rows.columns.items()
         if name in rows.labels
     }
-    target, protected = map(_occurring, target_and_protected(attributes, *_label_columns(config)))
+    target, protected = map(
+        _occurring, target_and_protected(attributes, config.target, config.protected)
+    )
     if rows.split is None:
         rng = np.random.RandomState(config.seed)
         train, test = stratified_split(
@@ -78,7 +78,7 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
         Listed(files, test, target.values[test], protected.values[test]),
         target.names,
         protected.names,
-        Transform(config.size or _SIZE, fit=config.fit),
+        Transform(config.size, fit=config.fit),
         notes=tuple(notes),
     )
 
@@ -86,9 +86,10 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
 SOURCE = Source(
     find,
     frozenset(
-        {"seed", "target", "protected", "balanced", "size", "fit", "table", "path_column"}
-        | {"split_column", "test_fraction", "damaged"}
+        {"seed", "balanced", "fit", "table", "path_column", "split_column", "test_fraction"}
+        | {"damaged"}
     ),
+    {"target": TARGET, "protected": PROTECTED, "size": 64},
 )
 
 
@@ -101,7 +102,7 @@ def labelled_rows(config: DataConfig, folder: Path) -> Rows:
     if config.table:
         return _rows(config, read_table(_table_path(folder, config.table)), folder)
     for field in ("target", "protected", "split_column"):
-        if getattr(config, field):
+        if getattr(config, field) != SOURCE.defaults.get(field):
             raise ConfigError(
                 f"--data.{field} is a column, but there is no --data.table; without one the "
                 "folders CLASS/GROUP/file are the labels"
@@ -111,7 +112,7 @@ def labelled_rows(config: DataConfig, folder: Path) -> Rows:
 
 def _rows(config: DataConfig, columns: Columns, folder: Path) -> Rows:
     """What is used of the columns."""
-    labels = [name.strip() for names in _label_columns(config) for name in names.split(",")]
+    labels = [name.strip() for name in f"{config.target},{config.protected}".split(",")]
     split = config.split_column or (SPLIT if config.table is None and SPLIT in columns else None)
     return rows_of(
         columns,
@@ -121,10 +122,6 @@ def _rows(config: DataConfig, columns: Columns, folder: Path) -> Rows:
         leave_out=config.damaged == "leave_out",
         root=folder,
     )
-
-
-def _label_columns(config: DataConfig) -> tuple[str, str]:
-    return config.target or TARGET, config.protected or PROTECTED
 
 
 def _folder(data_dir: Path | None) -> Path:

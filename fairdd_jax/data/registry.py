@@ -66,12 +66,10 @@ def load(
     """
     if config.name not in SOURCES:
         raise unknown_name("data set", config.name, SOURCES)
-    source = SOURCES[config.name]
-    _check_settings(config, source)
+    config = resolved(config)
+    folder = None if data_dir is None else Path(data_dir).expanduser()
     try:
-        found = source.find(
-            config, None if data_dir is None else Path(data_dir).expanduser(), download
-        )
+        found = SOURCES[config.name].find(config, folder, download)
     except OSError as error:
         raise DataError(f"looking for {config.name}: {error}") from error
     if isinstance(found, Dataset):
@@ -86,15 +84,30 @@ def load(
     )
 
 
-def _check_settings(config: DataConfig, source: Source) -> None:
-    """Refuse what would be ignored."""
+def resolved(config: DataConfig) -> DataConfig:
+    """The configuration with the data set's own values where it has None.
+
+    One whose name is not in `SOURCES`, as that of arrays, stays as it is.
+
+    Raises:
+      ConfigError: a setting that the data set does not have.
+
+    >>> resolved(DataConfig("celeba", protected="young")).target
+    'attractive'
+    """
+    if config.name not in SOURCES:
+        return config
+    source = SOURCES[config.name]
+    settings = source.settings | source.defaults.keys()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name != "name" and value != field.default and field.name not in source.settings:
-            valid = ", ".join(sorted(source.settings))
+        if field.name != "name" and value != field.default and field.name not in settings:
             raise ConfigError(
-                f"--data.{field.name} {value} means nothing to {config.name}; it has {valid}"
+                f"--data.{field.name} {value} means nothing to {config.name}; it has "
+                f"{', '.join(sorted(settings))}"
             )
+    unset = (name for name in source.defaults if getattr(config, name) is None)
+    return replace(config, **{name: source.defaults[name] for name in unset})
 
 
 def _even_listing(listed: Listed, config: DataConfig) -> Listed:

@@ -1,5 +1,7 @@
 """Rows of labelled images, from a table or from folders, and what may be wrong with them."""
 
+import os
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -14,6 +16,7 @@ from fairdd_jax.errors import DataError, unknown_name
 PATH, TARGET, PROTECTED, SPLIT = "path", "target", "protected", "split"
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SHOWN = 3  # rows that a message names
+_LONGEST = 200  # letters of another program's message
 _MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
 Columns = dict[str, list[str | None]]
 
@@ -90,14 +93,22 @@ def read_table(path: Path) -> Columns:
             if not _has_no_text(field.type)
         }
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        text = " ".join(str(error).split())
-        raise DataError(f"the table {path} cannot be read: {text}") from None
+        raise DataError(f"the table {path} cannot be read: {_reason(error)}") from None
     if len(set(table.column_names)) < len(table.column_names):
         raise DataError(f"the table {path} has two columns of one name; rename one")
     return {
         name: [None if value in _MISSING else value for value in values]
         for name, values in columns.items()
     }
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a table, without the noise that a file of another kind has for a row."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    text = " ".join(str(error).split())[:_LONGEST]
+    text = "".join(takewhile(lambda c: c.isprintable() and c != "\ufffd", text))
+    return f"{text}; it must be CSV in UTF-8 or Parquet"
 
 
 def _has_no_text(kind: pa.DataType) -> bool:

@@ -1,14 +1,14 @@
 """Data sets from a copy prepared by tensorflow-datasets, mostly without TensorFlow.
 
-tensorflow-datasets is imported only when a copy is read or prepared. Copies in the format
-array_record are read by random access without TensorFlow; tfrecord copies and preparing need it.
+tensorflow-datasets is imported only when a copy is read. Copies in the format array_record are read
+by random access without TensorFlow; tfrecord copies need it.
 """
 
 import hashlib
-import importlib.util
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fairdd_jax.data import tfds_prepare
 from fairdd_jax.data.files import Folder, ImageFiles, Records, images_below, not_found
 from fairdd_jax.data.idx import SplitName
 from fairdd_jax.errors import DataError
 
-_CHUNK = 1024  # records decoded at a time
-
 # What a message says besides where to put files.
-ADVICE = (
+_ADVICE = (
     "prepare a tfds copy of {name} (file_format array_record), or allow a download with --download"
 )
-OWN_ADVICE = (
+_OWN_ADVICE = (
     "point --data_dir at a tfds copy that experiments/prepare.py made; {name} cannot be downloaded "
     "automatically"
 )
@@ -53,7 +52,7 @@ def find_copy(data_dir: Path | None, name: str) -> Path | None:
       data_dir: where to look first, if given; then in the default folder of
           tensorflow-datasets (the environment variable TFDS_DATA_DIR, else
           ~/tensorflow_datasets).
-      name: "mnist" or "fashion_mnist".
+      name: its name in tensorflow-datasets, such as "mnist" or "imagenette/160px-v2".
 
     Returns:
       The folder of the highest version found, or None.
@@ -82,138 +81,100 @@ def load(folder: Path, split: SplitName) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       DataError: when the copy cannot be read, or only with TensorFlow, which is not installed.
     """
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder_from_directory(folder)
-        formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    with _opened(folder) as builder:
+        formats = _formats(builder)
         if "array_record" in formats:
-            images, labels = _read_array_record(builder.as_data_source(split))
-        elif _has_tensorflow():
+            numbers = [str(i) for i in range(split_sizes(folder)[split])]
+            found = encoded(folder, split, names=numbers)
+            images, labels = _decoded(found.files), found.features["label"]
+        elif tfds_prepare.has_tensorflow():
             images, labels = _read_with_tensorflow(builder, split)
         else:
             raise DataError(
                 f"{folder} is prepared as {', '.join(sorted(formats))}, which only TensorFlow "
                 'reads: pip install "fairdd-jax[tfds]", or prepare it with file_format array_record'
             )
-    except DataError:
-        raise
-    except Exception as error:  # tfds raises anything from KeyError to its own classes
-        raise DataError(f"the tfds copy {folder} cannot be read: {_one_line(error)}") from error
-    original = np.argsort(_stored_order(split, len(labels)))
-    return images[original, ..., 0], labels[original].astype(np.uint8)
+    return images, labels.astype(np.uint8)
 
 
-def prepare(data_dir: Path | None, name: str) -> Path:
-    """Download a data set and prepare it as array_record.
-
-    Args:
-      data_dir: where to put it; None is the default folder of tensorflow-datasets.
-      name: its name in tensorflow-datasets.
-
-    Returns:
-      The folder of the copy.
-
-    Raises:
-      DataError: without TensorFlow, or when the download fails.
-    """
-    _need_tensorflow(f"downloading {name}")
-    import tensorflow_datasets as tfds
-
-    try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-        builder.download_and_prepare()
-    except Exception as error:  # network, disk, checksum: each has its own class
-        raise DataError(
-            f"downloading {name} failed: {_one_line(error)}; or put its files into the data folder"
-        ) from error
-    return Path(builder.data_dir)
-
-
-def prepare_files(
+def copy_of(
     name: str,
-    folder: Path,
+    data_dir: Path | None,
+    download: bool,
     *,
-    to: Path | None = None,
-    columns: Mapping[str, Sequence[str]] | None = None,
+    copies: Sequence[str],
+    files: str,
+    folder: str,
 ) -> Path:
-    """Prepare a folder of images as array_record.
+    """The folder of a prepared copy, which is made if there is none and a download is allowed.
 
     Args:
-      name: "utkface", "bffhq" or "images".
-      folder: the images.
-      to: where to put the copy; None is the default folder of tensorflow-datasets.
-      columns: for "images" texts by the name of the column, a row per image; "path" says which.
-
-    Returns:
-      The folder of the copy.
+      name: the data set.
+      data_dir: as of `find_copy`.
+      download: allow a download.
+      copies: its names in tensorflow-datasets; the first one that is there is taken.
+      files: what belongs into the data folder instead.
+      folder: in which folder below it.
 
     Raises:
-      DataError: without TensorFlow, or when the images cannot be copied.
+      DataError: there is no copy, or it cannot be made.
     """
-    _need_tensorflow("preparing images")
-    import tensorflow_datasets as tfds
-
-    from fairdd_jax.data import builders
-
-    options = {} if columns is None else {"columns": columns}
-    try:
-        builder = builders.BUILDERS[name](data_dir=to, file_format="array_record", **options)
-        manual = tfds.download.DownloadConfig(manual_dir=folder)
-        builder.download_and_prepare(download_config=manual)
-    except Exception as error:  # tfds raises anything from KeyError to its own classes
-        raise DataError(f"{folder} cannot be prepared: {_one_line(error)}") from error
-    return Path(builder.data_dir)
+    for copy in copies:
+        found = find_copy(data_dir, copy)
+        if found is not None:
+            return found
+    if download:
+        return tfds_prepare.prepare(data_dir, copies[0])
+    advice = _ADVICE.format(name=copies[0])
+    raise not_found(name, data_dir, files=files, folder=folder, copy=advice)
 
 
-def _need_tensorflow(doing: str) -> None:
-    if not _has_tensorflow():
-        raise DataError(f'{doing} needs TensorFlow: pip install "fairdd-jax[tfds]"')
+def split_sizes(folder: Path) -> dict[str, int]:
+    """How many images every split of a copy has.
+
+    Raises:
+      DataError: it cannot be read.
+    """
+    with _opened(folder) as builder:
+        return {name: split.num_examples for name, split in builder.info.splits.items()}
 
 
-def find_or_prepare(data_dir: Path | None, name: str, download: bool) -> Path | None:
-    """The folder of a prepared copy; `prepare` makes it if a download is allowed."""
-    copy = find_copy(data_dir, name)
-    return prepare(data_dir, name) if copy is None and download else copy
-
-
-def encoded(folder: Path, split: str) -> Encoded:
+def encoded(folder: Path, split: str, *, names: Sequence[str] | None = None) -> Encoded:
     """A split of a copy in the format array_record.
 
     Args:
       folder: the copy.
       split: its name there.
+      names: what the builder of tensorflow-datasets called the images, whose hash has decided where
+        each is stored.
 
     Returns:
-      The images sorted by name if they have one, else in the order in which they are stored.
+      The images in the order of those names; else sorted by name if the records have one, or in
+      the order in which they are stored.
 
     Raises:
       DataError: it cannot be read, or has another format.
     """
     import tensorflow_datasets as tfds
 
-    try:
-        builder = tfds.builder_from_directory(folder)
-        formats = {file_format.value for file_format in builder.info.available_file_formats()}
+    with _opened(folder) as builder:
+        formats = _formats(builder)
         if "array_record" not in formats:
             raise DataError(
                 f"{folder} is prepared as {', '.join(sorted(formats))}; prepare it with "
                 "file_format array_record"
             )
         source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-        columns = [_without_image(source[i]) for i in range(len(source))]
-    except DataError:
-        raise
-    except Exception as error:  # tfds raises anything from KeyError to its own classes
-        raise DataError(f"the tfds copy {folder} cannot be read: {_one_line(error)}") from error
-    features = _columns(columns)
-    order = np.arange(len(columns))
-    names = [f"{split}_{i:06d}" for i in order]
-    if "name" in features:  # ours, stored in the order of a hash: back into that of a folder
-        order = np.argsort(features["name"], kind="stable")
-        features = {name: column[order] for name, column in features.items()}
-        names = features["name"].tolist()
-    return Encoded(Records(source, names, order.tolist(), folder), features)
+        stored = [_without_image(source[i]) for i in range(len(source))]
+    order = list(range(len(stored)))
+    if names is not None:
+        order = _places(split, names).tolist()
+    elif stored and "name" in stored[0]:
+        order.sort(key=lambda i: stored[i]["name"])
+        names = [stored[i]["name"].decode() for i in order]
+    else:
+        names = [f"{split}_{i:06d}" for i in order]
+    return Encoded(Records(source, names, order, folder), _columns([stored[i] for i in order]))
 
 
 def files_or_copy(
@@ -235,7 +196,7 @@ def files_or_copy(
         return Folder(folder, images_below(folder))
     copy = find_copy(data_dir, name)
     if copy is None:
-        advice = OWN_ADVICE.format(name=name)
+        advice = _OWN_ADVICE.format(name=name)
         raise not_found(name, data_dir, files=wanted, folder=where, copy=advice)
     return encoded(copy, WHOLE).files
 
@@ -255,13 +216,31 @@ def load_by_id(folder: Path, split: SplitName) -> tuple[np.ndarray, np.ndarray]:
     """
     found = encoded(folder, split)
     order = np.argsort(found.features["id"])
-    images = [_decoded_png(found.files.read(int(i))) for i in order]
-    return np.stack(images), np.asarray(found.features["label"])[order].astype(np.int32)
+    return _decoded(found.files)[order], found.features["label"][order].astype(np.int32)
 
 
-def _decoded_png(data: bytes) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+def _decoded(files: Records) -> np.ndarray:
+    """All images, which are of one shape."""
+    images = (Image.open(io.BytesIO(files.read(i))) for i in range(len(files.names)))
+    return np.stack([np.asarray(image) for image in images])
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[Any]:
+    """The builder of a copy; what goes wrong while it is read is one line."""
+    import tensorflow_datasets as tfds
+
+    try:
+        yield tfds.builder_from_directory(folder)
+    except DataError:
+        raise
+    except Exception as error:  # tfds raises anything from KeyError to its own classes
+        text = tfds_prepare.one_line(error)
+        raise DataError(f"the tfds copy {folder} cannot be read: {text}") from error
+
+
+def _formats(builder: Any) -> set[str]:
+    return {file_format.value for file_format in builder.info.available_file_formats()}
 
 
 def _without_image(record: dict[str, Any]) -> dict[str, Any]:
@@ -282,38 +261,18 @@ def _columns(records: list[dict[str, Any]]) -> dict[str, Any]:
     return columns
 
 
-def _read_array_record(source: Any) -> tuple[np.ndarray, np.ndarray]:
-    chunks = [
-        source.__getitems__(range(start, min(start + _CHUNK, len(source))))
-        for start in range(0, len(source), _CHUNK)
-    ]
-    records = [record for chunk in chunks for record in chunk]
-    return (
-        np.stack([record["image"] for record in records]),
-        np.array([record["label"] for record in records]),
-    )
-
-
 def _read_with_tensorflow(builder: Any, split: SplitName) -> tuple[np.ndarray, np.ndarray]:
     import tensorflow_datasets as tfds
 
     in_order = tfds.ReadConfig(interleave_cycle_length=1)  # by default shards are mixed
     arrays = tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1, read_config=in_order))
-    return arrays["image"], arrays["label"]
+    original = _places(split, range(len(arrays["label"])))
+    return arrays["image"][original, ..., 0], arrays["label"][original]
 
 
-def _stored_order(split: SplitName, length: int) -> list[int]:
-    """The original index of each stored image: ascending md5 of split name and index."""
-    return sorted(
-        range(length),
-        key=lambda index: hashlib.md5(f"{split}{index}".encode(), usedforsecurity=False).digest(),
-    )
-
-
-def _has_tensorflow() -> bool:
-    return importlib.util.find_spec("tensorflow") is not None
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."
+def _places(split: str, keys: Sequence[object]) -> np.ndarray:
+    """Which stored record belongs to each key: they ascend by the md5 of split name and key."""
+    digests = [
+        hashlib.md5(f"{split}{key}".encode(), usedforsecurity=False).hexdigest() for key in keys
+    ]
+    return np.argsort(np.argsort(digests))

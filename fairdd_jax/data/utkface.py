@@ -32,7 +32,6 @@ RACES = ("White", "Black", "Asian", "Indian")
 _OTHERS = 4
 _BOUNDS = (20, 40)
 _TEST_PER_CELL = 100
-_SIZE = 64
 _FOLDERS = ("UTKFace", "utkface", "utkface_aligned_cropped/UTKFace", "crop_part1", ".")
 # Some names go on oddly after the date ("24_0_1_20170116220224657 .jpg.chip.jpg").
 _NAME = re.compile(r"(\d{1,3})_([01])_([0-4])_\d")
@@ -50,9 +49,7 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
     chosen, attributes, notes = read_names(files.names)
     if not chosen.size:
         raise DataError(f"{files.place} has no image named AGE_GENDER_RACE_DATE.jpg; {notes[0]}")
-    target, protected = target_and_protected(
-        attributes, config.target or "age", config.protected or "race"
-    )
+    target, protected = target_and_protected(attributes, config.target, config.protected)
     smallest = smallest_cell(target, protected, where=files.place)
     per_cell = _TEST_PER_CELL if smallest > _TEST_PER_CELL else max(1, smallest // 2)
     rng = np.random.RandomState(config.seed)
@@ -63,14 +60,18 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
         Listed(files, chosen[test], target.values[test], protected.values[test]),
         target.names,
         protected.names,
-        Transform(config.size or _SIZE),
+        Transform(config.size),
         MEAN,
         STD,
         notes,
     )
 
 
-SOURCE = Source(find, frozenset({"seed", "target", "protected", "balanced", "size", "damaged"}))
+SOURCE = Source(
+    find,
+    frozenset({"seed", "balanced", "damaged"}),
+    {"target": "age", "protected": "race", "size": 64},
+)
 
 
 def folder_of(data_dir: Path | None) -> Path | None:
