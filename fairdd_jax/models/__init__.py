@@ -2,6 +2,17 @@
 
 from fairdd_jax.models.apply import run
 from fairdd_jax.models.networks import Outputs
-from fairdd_jax.models.registry import MODES, check_name, create, names, resolve_archs
+from fairdd_jax.models.own import Adapter
+from fairdd_jax.models.registry import MODES, check_name, create, names, register, resolve_archs
 
-__all__ = ["MODES", "Outputs", "check_name", "create", "names", "resolve_archs", "run"]
+__all__ = [
+    "MODES",
+    "Adapter",
+    "Outputs",
+    "check_name",
+    "create",
+    "names",
+    "register",
+    "resolve_archs",
+    "run",
+]

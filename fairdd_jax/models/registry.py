@@ -1,7 +1,7 @@
-"""Networks by their official names."""
+"""Networks by their names: the official ones, and those that users register or import."""
 
 import re
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from fairdd_jax.errors import ConfigError, unknown_name
+from fairdd_jax.models import own
 from fairdd_jax.models.networks import MLP, VGG, AlexNet, ConvNet, LeNet, ResNet18
+from fairdd_jax.models.vit import HEADS, ViT
 
-_FAMILIES: dict[str, Callable[[int], nn.Module]] = {
+_FAMILIES: dict[str, own.Factory] = {
     "MLP": MLP,
     "LeNet": LeNet,
     "AlexNet": AlexNet,
@@ -40,6 +42,13 @@ _CONVNET_SUFFIXES: dict[str, dict[str, Any]] = {
 }
 _SUFFIX = re.compile(rf"D(?P<depth>[1-9]\d*)|W(?P<width>[1-9]\d*)|{'|'.join(_CONVNET_SUFFIXES)}")
 
+_VIT = re.compile(r"ViT(?P<layers>[1-9]\d*)(W(?P<width>[1-9]\d*))?")
+
+# What users register. The names that can be registered, and those that are imported.
+_OWN: dict[str, own.Factory] = {}
+_OWN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_IMPORTED = re.compile(r"[A-Za-z_]\w*(\.\w+)*:\w+")
+
 # The official evaluation modes that stand for a fixed list; S and SS depend on the network.
 _MODES = {
     "M": ("MLP", "ConvNet", "LeNet", "AlexNet", "VGG11", "ResNet18"),
@@ -54,23 +63,70 @@ MODES = ("S", "SS", *_MODES)
 
 
 def names() -> tuple[str, ...]:
-    """The official names; a ConvNet's suffixes may also be combined, as in ``ConvNetD4W64GN``."""
+    """The official names, ViTs as in the paper, and what was registered.
+
+    A ConvNet's suffixes may also be combined, as in ``ConvNetD4W64GN``.
+    """
     convnets = [name for mode in "WDAPN" for name in _MODES[mode]]
-    return (*_FAMILIES, "ConvNet", *convnets, "ConvNetASwishBN")
+    vits = ("ViT1", "ViT2", "ViT3")
+    return (*_FAMILIES, "ConvNet", *convnets, "ConvNetASwishBN", *vits, *_OWN)
+
+
+def register(name: str, factory: own.Factory, *, features: own.Features | None = None) -> None:
+    """Make a network of your own known by a name, for distilling and for evaluating.
+
+    Args:
+      name: how ``model`` and ``evaluate.archs`` then call it; a second registration replaces the
+        first.
+      factory: takes the number of classes, gives a linen module (or an nnx one in a
+        `flax.nnx.bridge.ToLinen`) that maps normalised images ``[N, H, W, C]`` to logits, without
+        random numbers. See `Adapter` for what is passed to it.
+      features: where the features ``[N, D]`` come from; see `Adapter`.
+
+    Raises:
+      ConfigError: the name is that of another network or of an evaluation mode, or is not letters,
+        digits, ``_``, ``.`` and ``-``; or ``features`` is something else.
+
+    >>> class Linear(nn.Module):
+    ...     num_classes: int
+    ...     @nn.compact
+    ...     def __call__(self, images):
+    ...         features = images.reshape(len(images), -1)
+    ...         return nn.Dense(self.num_classes)(features), features
+    >>> register("linear", Linear)
+    >>> create("linear", num_classes=2, image_shape=(4, 4, 1)).module
+    Linear(
+        # attributes
+        num_classes = 2
+    )
+    """
+    if name in MODES or _built_in(name) is not None:
+        raise ConfigError(f"'{name}' is taken; register your network by another name")
+    if not _OWN_NAME.fullmatch(name):
+        raise ConfigError(f"'{name}' cannot be a network's name; use letters, digits, _, . and -")
+    if not (features is None or features == "output" or callable(features)):
+        raise ConfigError(
+            f"network {name}: features is {features!r}; give a function of (module, images), "
+            "'output', or nothing"
+        )
+    _OWN[name] = own.adapted(name, factory, features)
 
 
 def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """Make the network of that name.
 
     Args:
-      name: one of `names`, or ``ConvNet`` with any of the suffixes D<depth>, W<width>, AS, AR,
-        AL, ASwish (activation), NN, BN, LN, IN, GN (norm), NP, MP, AP (pooling).
+      name: one of `names`; ``ConvNet`` with any of the suffixes D<depth>, W<width>, AS, AR, AL,
+        ASwish (activation), NN, BN, LN, IN, GN (norm), NP, MP, AP (pooling); ``ViT<layers>``, with
+        W<width> if it is not 128; or ``package.module:factory``, a function as `register` takes
+        it, whose module gives (logits, features) or is an `Adapter`.
       num_classes: number of logits.
       image_shape: (height, width, channels) of its images.
 
     Raises:
-      ConfigError: an unknown name, a width that group norm cannot divide, or images too small for
-        the network's striding.
+      ConfigError: an unknown name, a width that group norm or attention cannot divide, images too
+        small for the network's striding, or a module of the user's own that gives something else
+        than it should.
 
     Deviation from the official code: its linear layers fit 32x32 or 64x64 alone, these fit every
     size that the network's striding leaves a feature of.
@@ -78,7 +134,9 @@ def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) ->
     >>> create("ConvNetD4GN", num_classes=2, image_shape=(64, 64, 3)).norm
     'groupnorm'
     """
-    module = _module(name, num_classes)
+    module = _factory(name)(num_classes)
+    if isinstance(module, own.Adapter):
+        own.check(name, module, num_classes=num_classes, image_shape=image_shape)
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(module.init, jax.random.key(0), images)
     if any(leaf.size == 0 for leaf in jax.tree.leaves(variables)):
@@ -90,23 +148,43 @@ def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) ->
     return module
 
 
-def _module(name: str, num_classes: int) -> nn.Module:
-    if name in _FAMILIES:
-        return _FAMILIES[name](num_classes)
-    if not name.startswith("ConvNet"):
+def _factory(name: str) -> own.Factory:
+    """Makes networks of that name from a number of classes."""
+    if _IMPORTED.fullmatch(name):
+        return own.imported(name)
+    factory = _OWN.get(name) or _built_in(name)
+    if factory is None:
         raise unknown_name("network", name, names())
+    return factory
+
+
+def _built_in(name: str) -> own.Factory | None:
+    if name in _FAMILIES:
+        return _FAMILIES[name]
+    if vit := _VIT.fullmatch(name):
+        sizes = _sizes(vit)
+        if sizes.get("width", 0) % HEADS:
+            raise ConfigError(
+                f"{name}: attention has {HEADS} heads; choose a width that {HEADS} divides"
+            )
+        return partial(ViT, **sizes)
+    if not name.startswith("ConvNet"):
+        return None
     options: dict[str, Any] = {}
     rest = name.removeprefix("ConvNet")
     while rest:
         suffix = _SUFFIX.match(rest)
         if suffix is None:
-            raise unknown_name("network", name, names())
-        sizes = {key: int(value) for key, value in suffix.groupdict().items() if value}
-        options |= sizes or _CONVNET_SUFFIXES[suffix.group()]
+            return None
+        options |= _sizes(suffix) or _CONVNET_SUFFIXES[suffix.group()]
         rest = rest[suffix.end() :]
     if options.get("norm") == "groupnorm" and options.get("width", 0) % 4:
         raise ConfigError(f"{name}: group norm makes 4 groups; choose a width that 4 divides")
-    return ConvNet(num_classes, **options)
+    return partial(ConvNet, **options)
+
+
+def _sizes(match: re.Match[str]) -> dict[str, Any]:
+    return {key: int(value) for key, value in match.groupdict().items() if value}
 
 
 def check_name(name: str) -> None:
@@ -115,7 +193,7 @@ def check_name(name: str) -> None:
     Raises:
       ConfigError: there is none.
     """
-    _module(name, num_classes=1)
+    _factory(name)
 
 
 def resolve_archs(archs: str, *, model: str) -> tuple[str, ...]:
@@ -124,8 +202,9 @@ def resolve_archs(archs: str, *, model: str) -> tuple[str, ...]:
     Args:
       archs: names separated by commas, or an official evaluation mode: ``SS`` the network that
         distilled, ``S`` the same with instance norm in place of batch norm (a synthetic set is
-        too small for batch statistics), ``M`` several families, ``W`` widths, ``D`` depths,
-        ``A`` activations, ``P`` poolings, ``N`` norms, ``B`` batch-norm networks.
+        too small for batch statistics; a network of your own stays as it is), ``M`` several
+        families, ``W`` widths, ``D`` depths, ``A`` activations, ``P`` poolings, ``N`` norms, ``B``
+        batch-norm networks.
       model: the network that distilled.
 
     Raises:
@@ -138,7 +217,8 @@ def resolve_archs(archs: str, *, model: str) -> tuple[str, ...]:
     if archs == "SS":
         return (model,)
     if archs == "S":
-        return (model.replace("BN_AP", "").replace("BN", ""),)
+        own_network = _built_in(model) is None
+        return (model if own_network else model.replace("BN_AP", "").replace("BN", ""),)
     resolved = _MODES.get(archs) or tuple(name.strip() for name in archs.split(",") if name.strip())
     for name in resolved:
         check_name(name)
