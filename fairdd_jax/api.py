@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import jax
 import numpy as np
 
 from fairdd_jax import config as configuration
-from fairdd_jax import data, environment, models, presets, report, stream, workdir
+from fairdd_jax import data, environment, presets, report, workdir
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise, to_pixels
+from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
-from fairdd_jax.errors import ConfigError, unknown_name
-from fairdd_jax.evaluate import Evaluator, Schedule
-from fairdd_jax.loop import Progress, initial_images, run_updates
-from fairdd_jax.train import labelled
+from fairdd_jax.errors import ConfigError
+from fairdd_jax.grouping import GroupsConfig, random_features, regroup
+from fairdd_jax.loop import Progress, run_updates
+from fairdd_jax.matching import decoded
+from fairdd_jax.scoring import Scoring
+from fairdd_jax.start import initial_images
 
 # Independent streams of randomness of one seed.
 _INIT, _DISTILL, _EVALUATE, _RANDOM = range(4)
@@ -43,8 +46,8 @@ def distill(
     Args:
       dataset: a name of `fairdd_jax.data.names`, or a `fairdd_jax.data.Dataset` of your own.
       ipc: synthetic images per class.
-      method: ``dm``, ``dc`` or ``dsa``.
-      fairness: ``vanilla``, ``fairdd``, ``fairdd_mean`` or ``cobra``.
+      method: ``dm``, ``dc``, ``dsa``, ``idc``, ``dream`` or ``cafe``.
+      fairness: a name of `fairdd_jax.losses.FAIRNESS`, as ``vanilla``, ``fairdd`` or ``cobra``.
       recipe: ``official`` or ``cobra`` takes every value of that program, sampling included.
       data_dir: where the files of a named data set are.
       download: whether they may be downloaded.
@@ -70,7 +73,7 @@ def distill(
     (2, 8, 8, 3)
     """
     name = dataset if isinstance(dataset, str) else dataset.name
-    chosen = presets.compose_parts(method, recipe=recipe) | {
+    chosen = presets.compose_parts(method, data=name, recipe=recipe) | {
         "data.name": name,
         "ipc": ipc,
         "fairness": fairness,
@@ -92,6 +95,7 @@ class Run:
       dataset: the data set that it speaks of.
 
     Attributes:
+      matched: the same images with the groups that the matching is told, see `config.groups`.
       images: ``[C, I, H, W, channels]``, the synthetic images now, normalised.
       step: iterations done.
       log: a line (a dict) per logged step.
@@ -108,16 +112,17 @@ class Run:
         self.evaluations: list[dict[str, Any]] = []
         self.evaluations_uint8: list[dict[str, Any]] = []
         self.baselines: dict[str, dict[str, Any]] = {}
-        self.timing = {"compile_s": 0.0, "step_s": 0.0, "distill_s": 0.0, "evaluate_s": 0.0}
-        if "full" in configuration.baselines(config.evaluate) and stream.is_large(dataset):
-            raise ConfigError(
-                f"the {len(dataset.train)} training images are too many to train the baseline full "
-                "on; leave it out with --evaluate.baselines random"
-            )
-        self.images = initial_images(self._key(_INIT), dataset, ipc=config.ipc, init=config.init)
-        self._evaluators: dict[str, Evaluator] = {}
-        for arch in self._archs():
-            self._evaluator(arch)  # a network that cannot take the images is an error now
+        self.timing = {"compile_s": 0.0, "step_s": 0.0, "distill_s": 0.0}
+        self.matched = dataset
+        if config.groups != GroupsConfig():
+            features = random_features(dataset, config.model, seed=config.seed, chunk=config.chunk)
+            self.matched = regroup(dataset, config.groups, features=features, seed=config.seed)
+        self.images, self._groups = initial_images(
+            self._key(_INIT), self.matched, ipc=config.ipc, init=config.init, factor=config.factor
+        )
+        self.scoring = Scoring(
+            config, dataset, key=self._key(_EVALUATE), random_key=self._key(_RANDOM)
+        )
 
     def _key(self, stream: int) -> jax.Array:
         return jax.random.fold_in(jax.random.key(self.config.seed), stream)
@@ -132,8 +137,8 @@ class Run:
         if self.log:
             raise ConfigError("this run has been distilled; make another Run to distil again")
         every = self.config.evaluate.every
-        began = time.perf_counter() - self.timing["evaluate_s"]  # of scoring before
-        lines = run_updates(self.config, self.dataset, key=self._key(_DISTILL), images=self.images)
+        began = time.perf_counter() - self.scoring.seconds  # before
+        lines = run_updates(self.config, self.matched, key=self._key(_DISTILL), images=self.images)
         try:
             for progress in lines:
                 self.images, self.step = progress.images, progress.step
@@ -144,7 +149,7 @@ class Run:
                 if on_the_way and self.step < self.config.steps:
                     self.evaluate()
         finally:
-            self.timing["distill_s"] = time.perf_counter() - began - self.timing["evaluate_s"]
+            self.timing["distill_s"] = time.perf_counter() - began - self.scoring.seconds
             if self.log:
                 self.timing["step_s"] = statistics.median(line["step_s"] for line in self.log)
 
@@ -177,17 +182,22 @@ class Run:
             raise ConfigError(
                 f"got {networks} networks and {epochs} epochs; choose 1 or more, 0 or more"
             )
-        pixels = to_pixels(self.images, mean=self.dataset.mean, std=self.dataset.std)
-        rounded = np.asarray(normalise(pixels, mean=self.dataset.mean, std=self.dataset.std))
+        images = self.decoded()
         new = []
-        for arch in self._archs(archs):
-            for images, count, scores in (
-                (self.images, networks, self.evaluations),
-                (rounded, min(config.uint8_networks, networks), self.evaluations_uint8),
+        for arch in self.scoring.archs(archs):
+            for kind, count, scores in (
+                (images, networks, self.evaluations),
+                (self.scoring.rounded(images), config.uint8_networks, self.evaluations_uint8),
             ):
                 if count:
-                    schedule = self._schedule(images, epochs)
-                    summary = self._score(arch, *labelled(images), schedule, count, on_steps)
+                    summary = self.scoring.synthetic(
+                        arch,
+                        kind,
+                        self._groups,
+                        networks=min(count, networks),
+                        epochs=epochs,
+                        on_steps=on_steps,
+                    )
                     scores.append({"step": self.step, **summary})
             new.append(self.evaluations[-1])
         return new
@@ -198,92 +208,34 @@ class Run:
         """Score real images with the first evaluation network; `baselines` keeps it.
 
         Args:
-          name: ``random``: real images of every class, as many as synthetic ones (or as the
-            smallest class has), same schedule; ``full``: the whole training set, one network.
+          name: ``random`` or ``full``, see `fairdd_jax.scoring.Scoring.baseline`.
           on_steps: told how many optimiser steps were just taken.
 
         Raises:
           ConfigError: an unknown name.
         """
-        config = self.config.evaluate
-        arch = self._archs()[0]
-        if name == "random":
-            available = self.dataset.cell_counts(self.dataset.train).sum(1).min()
-            ipc = min(self.config.ipc, int(available))  # less than asked only with init noise
-            images = initial_images(self._key(_RANDOM), self.dataset, ipc=ipc, init="real")
-            schedule = self._schedule(images, config.epochs)
-            summary = self._score(arch, *labelled(images), schedule, config.networks, on_steps)
-        elif name == "full":
-            train = self.dataset.train
-            schedule = self._full_schedule()
-            summary = self._score(arch, train.images, train.labels, schedule, 1, on_steps)
-        else:
-            raise unknown_name("baseline", name, configuration.BASELINES)
-        self.baselines[name] = summary
-        return summary
+        self.baselines[name] = self.scoring.baseline(name, on_steps)
+        return self.baselines[name]
 
     def scoring_steps(self, baselines: Sequence[str] = ()) -> int:
         """Optimiser steps that `evaluate` and those baselines will take, for a progress bar."""
-        config = self.config.evaluate
-        each = config.networks + min(config.uint8_networks, config.networks)
-        networks = len(self._archs()) * each + config.networks * ("random" in baselines)
-        steps = networks * self._schedule(self.images, config.epochs).total
-        return steps + self._full_schedule().total * ("full" in baselines)
+        return self.scoring.steps(baselines)
 
-    def _archs(self, archs: str | None = None) -> tuple[str, ...]:
-        return models.resolve_archs(archs or self.config.evaluate.archs, model=self.config.model)
-
-    def _schedule(self, images: np.ndarray, epochs: int) -> Schedule:
-        """That of a synthetic set ``[C, I, ...]``."""
-        num_images = images.shape[0] * images.shape[1]
-        return Schedule.of_synthetic(epochs, -(-num_images // self.config.evaluate.batch_size))
-
-    def _full_schedule(self) -> Schedule:
-        config = self.config.evaluate
-        if config.full_steps == 0:
-            return Schedule.of_full(self._schedule(self.images, config.epochs).total)
-        per_epoch = -(-len(self.dataset.train) // config.batch_size)
-        return Schedule.of_full(config.full_steps or config.full_epochs * per_epoch)
-
-    def _score(
-        self,
-        arch: str,
-        images: jax.Array | np.ndarray,
-        labels: jax.Array | np.ndarray,
-        schedule: Schedule,
-        networks: int,
-        on_steps: Callable[[int], None],
-    ) -> dict[str, Any]:
-        began = time.perf_counter()
-        evaluation = self._evaluator(arch).evaluate(
-            images,
-            labels,
-            schedule=schedule,
-            networks=networks,
-            key=self._key(_EVALUATE),
-            on_steps=on_steps,
-        )
-        self.timing["evaluate_s"] += time.perf_counter() - began
-        return evaluation.summary()
-
-    def _evaluator(self, arch: str) -> Evaluator:
-        if arch not in self._evaluators:
-            self._evaluators[arch] = Evaluator(
-                self.dataset,
-                arch,
-                self.config.evaluate,
-                chunk=self.config.chunk,
-                compute_dtype=self.config.compute_dtype,
-            )
-        return self._evaluators[arch]
+    def decoded(self) -> np.ndarray:
+        """The images that networks are trained on, ``[C, factor**2 I, H, W, channels]``."""
+        if self.config.factor == 1:
+            return self.images
+        decode = jax.jit(jax.vmap(partial(decoded, self.config, self.dataset)))
+        return np.asarray(decode(self.images))
 
     def distilled(self) -> DistilledSet:
         """The synthetic images as a set that needs nothing else."""
         return DistilledSet.of_classes(
-            self.images,
+            self.decoded(),
             mean=self.dataset.mean,
             std=self.dataset.std,
             class_names=self.dataset.classes,
+            coded=self.images if self.config.factor > 1 else None,
             meta={
                 "config": dataclasses.asdict(self.config),
                 "dataset": self.dataset.name,
@@ -308,10 +260,14 @@ class Run:
                 "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
                 "notes": list(dataset.notes),
             },
+            "matched": {
+                "groups": list(self.matched.groups),
+                "train_cell_counts": self.matched.cell_counts(self.matched.train).tolist(),
+            },
             "evaluations": self.evaluations,
             "evaluations_uint8": self.evaluations_uint8,
             "baselines": self.baselines,
-            "timing": self.timing,
+            "timing": {**self.timing, "evaluate_s": self.scoring.seconds},
             "peak_memory_bytes": environment.peak_memory(),
             "environment": environment.describe(),
             "seed": self.config.seed,

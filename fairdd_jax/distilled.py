@@ -13,6 +13,7 @@ from fairdd_jax.errors import DataError
 from fairdd_jax.workdir import write_atomically
 
 _ARRAYS = ("images", "images_float", "labels", "mean", "std", "class_names", "meta")
+_CODED = "images_coded"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class DistilledSet:
       std: per channel, fractions of the pixel range.
       class_names: name of each class.
       meta: configuration, versions and scores; no path, host, date or timing.
+      images_coded: ``[M, H, W, C]`` float32, what was optimised if that is not `images_float` but
+        decodes to it (IDC); else None.
     """
 
     images: np.ndarray
@@ -36,6 +39,7 @@ class DistilledSet:
     std: tuple[float, ...]
     class_names: tuple[str, ...]
     meta: dict[str, Any]
+    images_coded: np.ndarray | None = None
 
     @classmethod
     def of_classes(
@@ -46,12 +50,15 @@ class DistilledSet:
         std: tuple[float, ...],
         class_names: tuple[str, ...],
         meta: dict[str, Any],
+        coded: np.ndarray | None = None,
     ) -> "DistilledSet":
-        """From normalised images ``[classes, ipc, H, W, C]``."""
+        """From normalised images ``[classes, ipc, H, W, C]``, and those that they were coded in."""
         flat = np.asarray(images, np.float32).reshape(-1, *images.shape[2:])
         labels = np.repeat(np.arange(images.shape[0], dtype=np.int32), images.shape[1])
         pixels = to_pixels(flat, mean=mean, std=std)
-        return cls(pixels, flat, labels, mean, std, class_names, meta)
+        if coded is not None:
+            coded = np.asarray(coded, np.float32).reshape(-1, *coded.shape[2:])
+        return cls(pixels, flat, labels, mean, std, class_names, meta, coded)
 
     def transform(self, images: np.ndarray) -> np.ndarray:
         """Bring uint8 images ``[..., C]``, test images say, into the space of ``images_float``."""
@@ -64,16 +71,18 @@ class DistilledSet:
           WorkdirError: the file cannot be written.
         """
         buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            images=self.images,
-            images_float=self.images_float,
-            labels=self.labels,
-            mean=np.asarray(self.mean, np.float32),
-            std=np.asarray(self.std, np.float32),
-            class_names=np.asarray(self.class_names),
-            meta=np.asarray(json.dumps(self.meta, sort_keys=True)),
-        )
+        arrays: dict[str, Any] = {
+            "images": self.images,
+            "images_float": self.images_float,
+            "labels": self.labels,
+            "mean": np.asarray(self.mean, np.float32),
+            "std": np.asarray(self.std, np.float32),
+            "class_names": np.asarray(self.class_names),
+            "meta": np.asarray(json.dumps(self.meta, sort_keys=True)),
+        }
+        if self.images_coded is not None:
+            arrays[_CODED] = self.images_coded
+        np.savez(buffer, **arrays)
         write_atomically(Path(path), buffer.getvalue())
 
 
@@ -91,6 +100,7 @@ def load_distilled(path: str | Path) -> DistilledSet:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             arrays = {name: content[name] for name in _ARRAYS}
+            coded = content.get(_CODED)
         meta = json.loads(str(arrays["meta"]))
     except FileNotFoundError:
         raise DataError(f"no distilled set at {path}; pass a distilled.npz or its folder") from None
@@ -110,6 +120,7 @@ def load_distilled(path: str | Path) -> DistilledSet:
         tuple(float(value) for value in arrays["std"]),
         tuple(str(name) for name in arrays["class_names"]),
         meta,
+        coded,
     )
 
 

@@ -139,14 +139,15 @@ class Evaluator:
             self.network,
             dataset.mean,
             dataset.std,
-            config.batch_size,
-            config.augment,
-            chunk,
-            compute_dtype,
+            batch_size=config.batch_size,
+            strategy=config.augment,
+            cutmix=config.cutmix,
+            chunk=chunk,
+            dtype=compute_dtype,
             num_devices=self.mesh.size,
         )
         self._run = jax.jit(
-            spread(self._run_networks, self.mesh, (REPLICATED,) * 6, REPLICATED), donate_argnums=0
+            spread(self._run_networks, self.mesh, (REPLICATED,) * 7, REPLICATED), donate_argnums=0
         )
         self._init = jax.jit(jax.vmap(lambda key: self.trainer.init(key, self.dataset.image_shape)))
         self._predict = jax.jit(
@@ -161,6 +162,7 @@ class Evaluator:
         schedule: Schedule,
         networks: int,
         key: jax.Array,
+        importance: np.ndarray | None = None,
         on_steps: Callable[[int], None] = lambda steps: None,
     ) -> Evaluation:
         """Train networks on images and test them.
@@ -171,11 +173,15 @@ class Evaluator:
           schedule: optimiser steps.
           networks: how many, all in one program.
           key: random key; network i depends on it and on i alone.
+          importance: ``[N]``, what the loss of every image is multiplied by.
           on_steps: told how many optimiser steps were just taken, those of all networks added.
         """
-        x, y = place((jnp.asarray(images), jnp.asarray(labels, jnp.int32)), self.mesh)
+        arrays = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), importance)
+        x, y, placed = place(arrays, self.mesh)
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(networks))
-        variables = self.train(x, y, schedule=schedule, keys=keys, on_steps=on_steps)
+        variables = self.train(
+            x, y, schedule=schedule, keys=keys, importance=placed, on_steps=on_steps
+        )
         return Evaluation(self.arch, schedule.total, self.test(variables))
 
     def train(
@@ -185,6 +191,7 @@ class Evaluator:
         *,
         schedule: Schedule,
         keys: jax.Array,
+        importance: jax.Array | None = None,
         on_steps: Callable[[int], None] = lambda steps: None,
     ) -> PyTree:
         """Variables of fresh networks, one per key, trained on images; leaves ``[K, ...]``."""
@@ -201,7 +208,7 @@ class Evaluator:
             state = place(jax.vmap(start)(variables), self.mesh)
             for begin in range(first, last, stride):
                 end = min(begin + stride, last)
-                state = self._run(state, images, labels, train_keys, begin, end)
+                state = self._run(state, images, labels, train_keys, begin, end, importance)
                 jax.block_until_ready(state)
                 on_steps((end - begin) * networks)
             variables = state.variables
@@ -215,12 +222,12 @@ class Evaluator:
         keys: jax.Array,
         first: jax.Array,
         last: jax.Array,
+        importance: jax.Array | None,
     ) -> TrainState:
-        return _each_network(
-            lambda state, key: self.trainer.run(state, images, labels, key, first, last),
-            states,
-            keys,
-        )
+        def run(state: TrainState, key: jax.Array) -> TrainState:
+            return self.trainer.run(state, images, labels, key, first, last, importance)
+
+        return _each_network(run, states, keys)
 
     def predict(self, variables: PyTree, images: np.ndarray) -> np.ndarray:
         """Most likely class of every image for every network, ``[K, N]``."""

@@ -1,22 +1,20 @@
-"""The host's part of distillation: where the images start, and the loop with its log."""
+"""The host's part of distillation: the loop with its log."""
 
 import functools
 import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fairdd_jax import stream
-from fairdd_jax.config import Config, Init
+from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.environment import on_cpu
-from fairdd_jax.errors import ConfigError, NonFiniteLossError, unknown_name
+from fairdd_jax.errors import NonFiniteLossError
+from fairdd_jax.representatives import Representatives
 from fairdd_jax.sharding import place
 from fairdd_jax.step import Step, training_set
 
@@ -57,47 +55,6 @@ class Progress:
         }
 
 
-def initial_images(key: jax.Array, dataset: Dataset, *, ipc: int, init: str) -> np.ndarray:
-    """Where the synthetic images start.
-
-    Args:
-      key: random key.
-      dataset: the real images.
-      ipc: images per class I.
-      init: ``real``, random images of the class; ``balanced``, random images of its groups in
-        turn; ``noise``, standard normal.
-
-    Returns:
-      ``[C, I, H, W, channels]``, normalised.
-
-    Raises:
-      ConfigError: a class has fewer than ``ipc`` images, or an unknown ``init``.
-    """
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    if init == "noise":
-        shape = (dataset.num_classes, ipc, *dataset.image_shape)
-        return rng.standard_normal(shape, dtype=np.float32)
-    if init not in get_args(Init):
-        raise unknown_name("init", init, get_args(Init))
-    chosen = []
-    for label, name in enumerate(dataset.classes):
-        members = rng.permutation(np.flatnonzero(dataset.train.labels == label))
-        if len(members) < ipc:
-            raise ConfigError(
-                f"ipc {ipc} is more than the {len(members)} real images of class '{name}'; "
-                f"choose at most that, or --init noise"
-            )
-        if init == "balanced":
-            groups = dataset.train.groups[members]
-            turn = np.zeros(len(members), int)
-            for group in np.unique(groups):
-                turn[groups == group] = np.arange((groups == group).sum())
-            members = members[np.argsort(turn, kind="stable")]
-        chosen.append(members[:ipc])
-    pixels = jnp.asarray(dataset.train.images[np.stack(chosen)])
-    return np.asarray(normalise(pixels, mean=dataset.mean, std=dataset.std))
-
-
 def run_updates(
     config: Config, dataset: Dataset, *, key: jax.Array, images: np.ndarray
 ) -> Iterator[Progress]:
@@ -108,7 +65,7 @@ def run_updates(
       dataset: the real images.
       key: random key; equal keys give equal images, bit for bit on one machine's CPU. (On a GPU
         that takes the flag --xla_gpu_deterministic_ops=true.)
-      images: where the synthetic images start, as `initial_images` gives them.
+      images: where the synthetic images start, as `fairdd_jax.start.initial_images` gives them.
 
     Yields:
       The state of affairs at every line of the log, and every ``evaluate.every`` steps.
@@ -132,6 +89,9 @@ def run_updates(
     began = time.perf_counter()
     data = next(feed)
     feed = itertools.chain([data], feed)
+    choose = Representatives(step, dataset) if config.representatives else None
+    cells = choose(state, run_key, data) if choose else data.cells
+    data = data._replace(cells=cells)
     compile_block = functools.cache(
         lambda length: step.run_block.lower(state, data, run_key, length=length).compile()
     )
@@ -142,6 +102,9 @@ def run_updates(
     for line in lines:
         since, losses = done, []
         for length, data in zip(line, feed, strict=False):
+            if choose and done and done % config.representatives == 0:
+                cells = choose(state, run_key, data)
+            data = data._replace(cells=cells)
             state, loss = compile_block(length)(state, data, run_key)
             if on_cpu():  # beyond 32 calls on their way, two devices wait for each other for ever
                 jax.block_until_ready(loss)
@@ -183,7 +146,10 @@ def call_lengths(config: Config) -> list[list[int]]:
     lines, done = [], 0
     while done < total:
         stop = min(total, *(done - done % stride + stride for stride in strides))
-        whole, rest = divmod(stop - done, config.block)
-        lines.append([config.block] * whole + [rest] * (rest > 0))
-        done = stop
+        lengths = []
+        while done < stop:
+            chosen = config.representatives - done % (config.representatives or 1)
+            lengths.append(min(config.block, stop - done, chosen or total))
+            done += lengths[-1]
+        lines.append(lengths)
     return lines

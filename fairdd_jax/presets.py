@@ -4,7 +4,7 @@ import tomllib
 from importlib import resources
 from typing import Any
 
-from fairdd_jax.errors import unknown_name
+from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.methods import METHODS, method_named
 
 
@@ -46,29 +46,51 @@ def compose(name: str, *, recipe: str | None = None, quick: bool = False) -> dic
         raise unknown_name("config", name, names())
     source, _, method = ("demo", "", "dm") if name == "demo" else name.rpartition("_")
     of_data = flat(table()["data"][source].get("settings", {}))
-    settings = {"data.name": source} | of_data | compose_parts(method, recipe=recipe)
+    parts = compose_parts(method, data=source, recipe=recipe)
+    settings = {"data.name": source} | of_data | parts
     settings |= flat(table()["demo"]) if name == "demo" else {}
-    return settings | (flat(table()["quick"]) if quick else {})
+    if quick:
+        settings |= flat(table()["quick"]) | _shared(method, source, quick=True)
+    return settings
 
 
-def compose_parts(method: str, *, recipe: str | None = None) -> dict[str, Any]:
+def compose_parts(
+    method: str, *, data: str | None = None, recipe: str | None = None
+) -> dict[str, Any]:
     """The settings of a method.
 
     Args:
       method: a name of `fairdd_jax.methods.METHODS`.
+      data: name of a data set, which some settings depend on.
       recipe: ``official`` or ``cobra``: every value of that program.
 
     Raises:
-      ConfigError: an unknown name.
+      ConfigError: an unknown name, or a program that does not have the method.
     """
     method_named(method)
     entries = table()
     settings = {"method": method} | flat(entries["methods"][method])
+    settings |= _shared(method, data, quick=False)
     if recipe is None:
         return settings
     if recipe not in entries["recipes"]:
         raise unknown_name("recipe", recipe, entries["recipes"])
+    if method not in entries["recipes"][recipe]:
+        raise ConfigError(
+            f"the program of recipe '{recipe}' has no {method}; it has "
+            f"{', '.join(entries['recipes'][recipe])}"
+        )
     return settings | flat(entries["recipes"][recipe][method])
+
+
+def _shared(method: str, data: str | None, *, quick: bool) -> dict[str, Any]:
+    """What a method shares with others, on every data set or on this one."""
+    settings: dict[str, Any] = {}
+    for entry in table()["shared"]:
+        fits = method in entry["methods"] and data in entry.get("data", (data,))
+        if fits and entry.get("quick", False) == quick:
+            settings |= flat(entry["settings"])
+    return settings
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -9,10 +9,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from fairdd_jax import augment, models
-from fairdd_jax.config import Config
+from fairdd_jax import models
+from fairdd_jax.config import Config, halvings
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.data.sampling import (
     GroupIndex,
     Proportional,
@@ -22,10 +21,11 @@ from fairdd_jax.data.sampling import (
     group_index,
     proportional_batch,
 )
+from fairdd_jax.errors import ConfigError
+from fairdd_jax.matching import Matching, OfClass, TrainingSet
 from fairdd_jax.methods import method_named
-from fairdd_jax.methods.method import Forward, Real
 from fairdd_jax.sharding import AXIS, REPLICATED, SPLIT, mesh_for, own_part, place, spread
-from fairdd_jax.train import Trainer, labelled
+from fairdd_jax.train import Trainer, TrainState, labelled
 
 PyTree = Any
 
@@ -39,27 +39,17 @@ class State(NamedTuple):
     images: jax.Array
     """``[C, I, H, W, channels]`` float32, normalised."""
     opt_state: optax.OptState
-    variables: PyTree
+    network: TrainState
     """The network of the current iteration."""
     update: jax.Array
     """Updates done so far."""
 
 
-class TrainingSet(NamedTuple):
-    """The real images on the device."""
-
-    images: jax.Array | np.ndarray
-    """``[N, H * W * channels]`` uint8. Flat, because a TPU pads the last axes of an array.
-
-    Of a streamed training set those that a block of updates needs, ``[length, M, ...]``.
-    """
-    cells: GroupIndex
-
-
 def training_set(dataset: Dataset, mesh: Mesh) -> TrainingSet:
     """Put the real images on every device and sort them by (class, group)."""
-    images = dataset.train.images
-    return place(TrainingSet(images.reshape(len(images), -1), cells(dataset)), mesh)
+    train = dataset.train
+    flat = train.images.reshape(len(train), -1)
+    return place(TrainingSet(flat, train.labels.astype(np.int32), cells(dataset)), mesh)
 
 
 def cells(dataset: Dataset) -> GroupIndex:
@@ -83,6 +73,11 @@ class Step:
     """
 
     def __init__(self, config: Config, dataset: Dataset, *, streamed: bool = False):
+        if streamed and config.inner_real:
+            raise ConfigError(
+                "--inner_real trains on real images, which a streamed training set leaves on disk; "
+                "choose --stream never or --inner_real 0"
+            )
         self.config = config
         self.streamed = streamed
         self.method = method_named(config.method)
@@ -95,33 +90,36 @@ class Step:
             dataset.mean,
             dataset.std,
             batch_size=config.batch_train,
-            strategy=config.dsa_strategy,
+            strategy=config.augment_net,
+            cutmix=config.cutmix,
             chunk=config.chunk,
             dtype=config.compute_dtype,
             num_devices=self.mesh.size,
+            image_shape=dataset.image_shape,
         )
+        self.dataset = dataset
         self.sampler: Sampler = (
             Stratified(config.per_cell, dataset.num_groups)
             if config.sampling == "stratified"
             else Proportional(config.batch_real, dataset.num_groups)
         )
-        self.optimizer = optax.sgd(config.lr_img, config.momentum_img)
-        self.dataset = dataset
+        self.matching = Matching(config, dataset, self.network, self.sampler)
+        self.optimizer = self._optimizer()
         shapes = jax.eval_shape(lambda: self.trainer.init(jax.random.key(0), dataset.image_shape))
         self._needs_statistics = self.method.frozen_statistics and "batch_stats" in shapes
         self.run_block = jax.jit(self._run_block, static_argnames="length", donate_argnums=0)
 
     def init(self, key: jax.Array, images: np.ndarray | jax.Array) -> State:
         """The state before the first update."""
-        variables = self.trainer.init(key, self.dataset.image_shape)
+        network = self._fresh(key)
         start = jnp.array(images)  # a copy: the state is donated
-        state = State(start, self.optimizer.init(start), variables, jnp.zeros((), jnp.int32))
+        state = State(start, self.optimizer.init(start), network, jnp.zeros((), jnp.int32))
         return place(state, self.mesh, self._specs(state))
 
     def _specs(self, state: State) -> PyTree:
         """Classes are split over the devices, the network is on all of them."""
         of_optimizer = jax.tree.map(lambda x: SPLIT if x.ndim else REPLICATED, state.opt_state)
-        of_network = jax.tree.map(lambda x: REPLICATED, state.variables)
+        of_network = jax.tree.map(lambda x: REPLICATED, state.network)
         specs: tuple[Any, ...] = (SPLIT, of_optimizer, of_network, REPLICATED)
         return State(*specs)
 
@@ -132,20 +130,21 @@ class Step:
         from the key and the number of the update.
         """
         keys = self._keys(key, state.update)
-        variables = self._network(state, keys[0], keys[1])
-        batch, *others = self._draw(data.cells, keys)
+        if self.config.space == "pixel":
+            state = state._replace(images=self._clipped(state))
+        network = self._network(state, data, keys[0], keys[1])
+        batch, *others = self._numbered(data.cells, keys)
+        variables = network.variables
         if self._needs_statistics:
             variables = self._with_statistics(variables, data, others[0])
-        classes = jnp.arange(self.dataset.num_classes)
+        labels = jnp.arange(self.dataset.num_classes)
         class_keys = jax.random.split(keys[4], self.dataset.num_classes)
-        own = jax.tree.map(
-            lambda x: own_part(x, self.mesh.size),
-            (batch, classes, class_keys),
-        )
-        losses, gradient = self._match(state.images, variables, data, *own)
+        classes = OfClass(batch, labels, class_keys)
+        own = jax.tree.map(lambda x: own_part(x, self.mesh.size), classes)
+        losses, gradient = self.matching(state.images, variables, data, own)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
         images = optax.apply_updates(state.images, updates)
-        state = State(images, opt_state, variables, state.update + 1)
+        state = State(images, opt_state, network, state.update + 1)
         return state, jax.lax.psum(losses.sum(), AXIS)
 
     def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> jax.Array:
@@ -163,7 +162,7 @@ class Step:
             batches.append(proportional_batch(keys[2], cells, batch_real=_STATISTICS_BATCH))
         return batches
 
-    def _draw(self, cells: GroupIndex, keys: jax.Array) -> list[RealBatch]:
+    def _numbered(self, cells: GroupIndex, keys: jax.Array) -> list[RealBatch]:
         """The same, numbered as the images of `TrainingSet` are."""
         batches = self._drawn(cells, keys)
         if not self.streamed:
@@ -195,110 +194,78 @@ class Step:
             state, data, key
         )
 
-    def _network(self, state: State, init_key: jax.Array, train_key: jax.Array) -> PyTree:
+    def _fresh(self, key: jax.Array) -> TrainState:
+        config = self.config
+        return self.trainer.start(
+            self.trainer.init(key, self.dataset.image_shape),
+            lr=config.lr_net,
+            momentum=config.momentum_net,
+            weight_decay=config.weight_decay_net,
+        )
+
+    def _network(
+        self, state: State, data: TrainingSet, init_key: jax.Array, train_key: jax.Array
+    ) -> TrainState:
         """A fresh network at the start of an iteration, else the last one; then trained."""
         config = self.config
-        variables = self.trainer.init(init_key, self.dataset.image_shape)
-        epochs: jax.Array | int = config.warmup_epochs
+        network = self._fresh(init_key)
+        if config.outer_loops == 1 and config.warmup_epochs == 0:
+            return network
+        if config.inner_real:
+            images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
+        else:
+            everywhere = jax.lax.all_gather(state.images, AXIS, tiled=True)
+            images, labels = labelled(jax.vmap(self.matching.decode)(everywhere))
+        per_epoch = self.trainer.steps_per_epoch(images.shape[0])
+        warmup = config.warmup_epochs * per_epoch
+        inner = -(-config.inner_real // config.batch_train) or config.inner_epochs * per_epoch
+        steps: jax.Array | int = warmup
         if config.outer_loops > 1:
-            first = state.update % config.outer_loops == 0
-            variables = jax.tree.map(partial(jnp.where, first), variables, state.variables)
-            epochs = jnp.where(first, config.warmup_epochs, config.inner_epochs)
-        elif config.warmup_epochs == 0:
-            return variables
-        images, labels = labelled(jax.lax.all_gather(state.images, AXIS, tiled=True))
-        steps = epochs * self.trainer.steps_per_epoch(images.shape[0])
-        start = self.trainer.start(variables, lr=config.lr_net)
-        return self.trainer.run(start, images, labels, train_key, 0, steps).variables
+            first = self._is_first(state)
+            network = jax.tree.map(partial(jnp.where, first), network, state.network)
+            steps = jnp.where(first, warmup, inner)
+        return self.trainer.run(network, images, labels, train_key, 0, steps)
+
+    def upcoming(self, state: State, key: jax.Array) -> PyTree:
+        """Variables of the network of the next update, before it is trained."""
+        fresh = self._fresh(self._keys(key, state.update)[0])
+        chosen = jax.tree.map(partial(jnp.where, self._is_first(state)), fresh, state.network)
+        variables: PyTree = chosen.variables
+        return variables
+
+    def _is_first(self, state: State) -> jax.Array:
+        """Whether an update is the first of an iteration."""
+        return state.update % self.config.outer_loops == 0
+
+    def _optimizer(self) -> optax.GradientTransformation:
+        """SGD with momentum, its rate in units of the space of the images."""
+        config = self.config
+        ends = np.array([int(f * config.updates) for f in halvings(config)])
+
+        def rate(update: jax.Array) -> jax.Array:
+            return config.lr_img * 0.5 ** (update >= ends).sum().astype(jnp.float32)
+
+        sgd = optax.sgd(rate if len(ends) else config.lr_img, config.momentum_img)
+        if config.space == "normalised":
+            return sgd
+        # The gradient with respect to a pixel value is that of the normalised one divided by the
+        # deviation; so is, in normalised units, a step.
+        scale = 1.0 / jnp.square(jnp.asarray(self.dataset.std)).reshape(1, 1, 1, 1, -1)
+        return optax.chain(optax.stateless(lambda g, _: g * scale), sgd)
+
+    def _clipped(self, state: State) -> jax.Array:
+        """Images that are pixels, at the start of an iteration."""
+        channels = (1, 1, 1, 1, self.dataset.image_shape[-1])
+        black, white = (
+            self.matching.normalise(jnp.full(channels, level, jnp.uint8)) for level in (0, 255)
+        )
+        clipped = jnp.clip(state.images, black, white)
+        return jnp.where(self._is_first(state), clipped, state.images)
 
     def _with_statistics(self, variables: PyTree, data: TrainingSet, batch: RealBatch) -> PyTree:
-        images = self._normalise(self._pixels(data, batch.indices.reshape(-1)))
+        images = self.matching.normalise(self.matching.pixels(data, batch.indices.reshape(-1)))
         mask = batch.weights.any(1).reshape(-1)
         _, changed = models.run(
             self.network, variables, images, train=True, mask=mask, dtype=self.config.compute_dtype
         )
         return {**variables, **changed}
-
-    def _pixels(self, data: TrainingSet, indices: jax.Array) -> jax.Array:
-        return data.images[indices].reshape(-1, *self.dataset.image_shape)
-
-    def _normalise(self, images: jax.Array) -> jax.Array:
-        return normalise(images, mean=self.dataset.mean, std=self.dataset.std)
-
-    def _forward(self, variables: PyTree) -> Forward:
-        def forward(
-            params: PyTree, images: jax.Array, mask: jax.Array | None = None
-        ) -> models.Outputs:
-            outputs, _ = models.run(
-                self.network,
-                {**variables, "params": params},
-                images,
-                train=not self.method.frozen_statistics,
-                mask=mask,
-                dtype=self.config.compute_dtype,
-            )
-            return outputs
-
-        return forward
-
-    def _match(
-        self,
-        synthetic: jax.Array,
-        variables: PyTree,
-        data: TrainingSet,
-        batch: RealBatch,
-        labels: jax.Array,
-        keys: jax.Array,
-    ) -> tuple[jax.Array, jax.Array]:
-        """Loss of every class ``[C]`` and its gradient with respect to the synthetic images."""
-        config, method = self.config, self.method
-        forward = self._forward(variables)
-        params = variables["params"]
-        num_images = self.sampler.batch_size
-        chunk = config.chunk
-        if "batch_stats" in variables and not method.frozen_statistics:
-            chunk = max(num_images, config.ipc)  # batch statistics need the whole batch
-        # No larger than the average group, since every group's last block is padded.
-        block = min(config.chunk, -(-num_images // self.dataset.num_groups))
-        num_blocks = self.sampler.num_blocks(block)
-
-        def of_class(
-            images: jax.Array, drawn: RealBatch, label: jax.Array, class_key: jax.Array
-        ) -> tuple[jax.Array, jax.Array]:
-            parameters = augment.sample(
-                class_key, self.dataset.image_shape, strategy=config.dsa_strategy
-            )
-
-            def augmented(x: jax.Array) -> jax.Array:
-                return augment.apply(parameters, x, strategy=config.dsa_strategy)
-
-            real = Real(
-                self._pixels(data, drawn.indices),
-                drawn.weights,
-                lambda x: augmented(self._normalise(x)),
-                chunk,
-                block,
-                num_blocks,
-            )
-            signals = method.group_signals(forward, params, real, label)
-
-            def loss(x: jax.Array) -> jax.Array:
-                return method.loss(
-                    signals,
-                    method.synthetic_signal(forward, params, augmented(x), label, chunk),
-                    shares=drawn.shares,
-                    present=drawn.weights.any(1),
-                    fairness=config.fairness,
-                    distance=config.distance,
-                )
-
-            return jax.value_and_grad(loss)(images)
-
-        C = synthetic.shape[0]
-        classes = (synthetic, batch, labels, keys)
-        # One class after the other keeps every branch a branch: under vmap all augmentations
-        # would be computed and all but one thrown away.
-        together = min(C, config.chunk // num_images)
-        if together <= 1:
-            return jax.lax.map(lambda xs: of_class(*xs), classes)
-        return jax.lax.map(lambda xs: of_class(*xs), classes, batch_size=together)

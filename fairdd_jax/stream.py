@@ -14,8 +14,9 @@ import numpy as np
 from fairdd_jax.ahead import map_ahead
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
+from fairdd_jax.matching import TrainingSet
 from fairdd_jax.sharding import aligned_empty, place
-from fairdd_jax.step import Step, TrainingSet, cells
+from fairdd_jax.step import Step, cells
 
 # Blocks of updates whose images are read before they are needed.
 _AHEAD = 2
@@ -51,6 +52,7 @@ def blocks(
     index = place(cells(dataset), step.mesh)
     positions = jax.jit(jax.vmap(step.positions, in_axes=(None, None, 0)))
     images = dataset.train.images
+    labels = np.zeros(0, np.int32)
     firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
 
     def read(block: tuple[int, int]) -> TrainingSet:
@@ -58,7 +60,7 @@ def blocks(
         updates = place(jnp.arange(first, first + length, dtype=jnp.int32), step.mesh)
         wanted = np.asarray(positions(index, key, updates))
         rows = read_rows(images, wanted.reshape(-1))
-        return place(TrainingSet(rows.reshape(*wanted.shape, -1), index), step.mesh)
+        return place(TrainingSet(rows.reshape(*wanted.shape, -1), labels, index), step.mesh)
 
     schedule = zip(firsts.tolist(), lengths, strict=True)
     return map_ahead(read, schedule, workers=1, pieces=_AHEAD)

@@ -37,6 +37,18 @@ class StepMetrics(NamedTuple):
     accuracy: jax.Array
 
 
+class Targets(NamedTuple):
+    """What the images of a batch are trained towards."""
+
+    labels: jax.Array
+    others: jax.Array
+    """Labels of the images that CutMix shows in them."""
+    own: jax.Array
+    """Share of the area that is not mixed."""
+    weights: jax.Array
+    """Of every image in the loss."""
+
+
 def labelled(images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Images ``[C, I, ...]``, I of each class, as a training set: ``[C I, ...]`` and their labels.
 
@@ -68,10 +80,12 @@ class Trainer:
       mean: normalisation of uint8 images.
       std: normalisation of uint8 images.
       batch_size: images per step; every epoch shuffles, and its last batch may be smaller.
-      strategy: augmentation, one operation per batch with parameters for every image; or "none".
+      strategy: augmentation, one draw per batch with parameters for every image; or "none".
+      cutmix: probability that a batch is mixed by CutMix.
       chunk: images that pass through the network at once.
       dtype: type of the arithmetic in the network, see `fairdd_jax.models.run`.
       num_devices: devices of the mesh that share every batch.
+      image_shape: of images that are given flat, ``[N, H * W * C]``.
     """
 
     network: nn.Module
@@ -79,9 +93,11 @@ class Trainer:
     std: Sequence[float]
     batch_size: int = 256
     strategy: str = augment.NONE
+    cutmix: float = 0.0
     chunk: int = 1024
     dtype: str = "float32"
     num_devices: int = 1
+    image_shape: tuple[int, ...] | None = None
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> PyTree:
         """Fresh variables of the network."""
@@ -106,9 +122,10 @@ class Trainer:
         key: jax.Array,
         first: jax.Array | int,
         last: jax.Array | int,
+        importance: jax.Array | None = None,
     ) -> TrainState:
         """Take the steps ``first`` to ``last - 1``; both may be traced."""
-        body = lambda step, s: self.step(s, images, labels, key, step)[0]  # noqa: E731
+        body = lambda step, s: self.step(s, images, labels, key, step, importance)[0]  # noqa: E731
         return jax.lax.fori_loop(first, last, body, state)
 
     def step(
@@ -118,32 +135,45 @@ class Trainer:
         labels: jax.Array,
         key: jax.Array,
         step: jax.Array | int,
+        importance: jax.Array | None = None,
     ) -> tuple[TrainState, StepMetrics]:
         """Take one step on the batch that belongs to its number.
 
         Args:
           state: network and optimiser.
-          images: ``[N, H, W, C]``, uint8 or normalised.
+          images: ``[N, H, W, C]``, uint8 or normalised; or flat, see `image_shape`.
           labels: ``[N]`` integers.
           key: random key of the whole training.
           step: number of the step, from 0.
+          importance: ``[N]``, what the loss of every image is multiplied by; 1 if None.
         """
         # Batch statistics need the whole batch.
         num_devices = 1 if "batch_stats" in state.variables else self.num_devices
         shuffle_key, augment_key = jax.random.split(key)
         batch = self._batch(images.shape[0], shuffle_key, step, num_devices)
+        step_key = jax.random.fold_in(augment_key, step)
         rows, indices, weights = (own_part(x, num_devices) for x in batch)
-        inputs = augment.augment_batch(
-            jax.random.fold_in(augment_key, step),
-            normalise(images[indices], mean=self.mean, std=self.std),
-            strategy=self.strategy,
-            rows=rows,
-        )
+        if importance is not None:
+            weights = weights * importance[indices]
+
+        def inputs(rows: jax.Array, indices: jax.Array) -> jax.Array:
+            pixels = images[indices].reshape(-1, *(self.image_shape or images.shape[1:]))
+            x = normalise(pixels, mean=self.mean, std=self.std)
+            return augment.augment_batch(step_key, x, strategy=self.strategy, rows=rows)
+
+        x, own, partner = inputs(rows, indices), jnp.ones(()), indices
+        if self.cutmix > 0:
+            box_key, partner_key = jax.random.split(jax.random.fold_in(step_key, self.batch_size))
+            box = augment.sample_box(box_key, x.shape, probability=self.cutmix)
+            # The images of the batch in another order, padding last.
+            order = jax.random.uniform(partner_key, batch[0].shape) + (batch[2] == 0).astype(jnp.float32)
+            place = jnp.argsort(order)[rows]
+            partner = batch[1][place]
+            x, own = augment.cutmix(box, x, inputs(batch[0][place], partner))
+        targets = Targets(labels[indices], labels[partner], own, weights)
 
         params = state.variables["params"]
-        gradient, metrics, changed = self._gradient(
-            state.variables, inputs, labels[indices], weights
-        )
+        gradient, metrics, changed = self._gradient(state.variables, x, targets)
         if num_devices > 1:
             gradient, metrics = jax.lax.psum((gradient, metrics), AXIS)
         optimizer = sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)  # numbers: in the state
@@ -152,7 +182,7 @@ class Trainer:
         return TrainState(variables, opt_state), metrics
 
     def _gradient(
-        self, variables: PyTree, images: jax.Array, labels: jax.Array, weights: jax.Array
+        self, variables: PyTree, images: jax.Array, targets: Targets
     ) -> tuple[PyTree, StepMetrics, PyTree]:
         """Gradient of the weighted loss, its metrics, and the collections that changed.
 
@@ -163,7 +193,7 @@ class Trainer:
         params = variables["params"]
 
         def loss_of(
-            params: PyTree, x: jax.Array, y: jax.Array, w: jax.Array
+            params: PyTree, x: jax.Array, y: jax.Array, other: jax.Array, w: jax.Array
         ) -> tuple[jax.Array, tuple[StepMetrics, PyTree]]:
             outputs, changed = models.run(
                 self.network,
@@ -173,16 +203,22 @@ class Trainer:
                 mask=w,
                 dtype=self.dtype,
             )
-            loss = w @ optax.softmax_cross_entropy_with_integer_labels(outputs.logits, y)
-            correct = (outputs.logits.argmax(-1) == y).astype(loss.dtype)
+            cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+            losses = cross_entropy(outputs.logits, y)
+            if self.cutmix > 0:
+                mixed = cross_entropy(outputs.logits, other)
+                losses = targets.own * losses + (1.0 - targets.own) * mixed
+            correct = (outputs.logits.argmax(-1) == y).astype(losses.dtype)
+            loss = w @ losses
             return loss, (StepMetrics(loss, w @ correct), changed)
 
-        def of_chunk(x: jax.Array, y: jax.Array, w: jax.Array) -> tuple[PyTree, ...]:
-            gradient, (metrics, changed) = jax.grad(loss_of, has_aux=True)(params, x, y, w)
+        def of_chunk(*chunk: jax.Array) -> tuple[PyTree, ...]:
+            gradient, (metrics, changed) = jax.grad(loss_of, has_aux=True)(params, *chunk)
             return gradient, metrics, changed
 
         chunk = images.shape[0] if "batch_stats" in variables else self.chunk
-        return sum_over_chunks(of_chunk, images, labels, weights, chunk=chunk)
+        arrays = (images, targets.labels, targets.others, targets.weights)
+        return sum_over_chunks(of_chunk, *arrays, chunk=chunk)
 
     def _batch(
         self, num_images: int, key: jax.Array, step: jax.Array | int, num_devices: int

@@ -15,7 +15,8 @@ from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.evaluate import Evaluator, Schedule
-from fairdd_jax.loop import initial_images, run_updates
+from fairdd_jax.loop import run_updates
+from fairdd_jax.start import initial_images
 
 SIDE = 8
 DSA = "flip_crop"
@@ -61,7 +62,7 @@ def distil(method):
     config = settings(method, **steps, **changes)
     dataset = data_set(num_classes)
     key = jax.random.key(0)
-    before = initial_images(key, dataset, ipc=config.ipc, init=config.init)
+    before = initial_images(key, dataset, ipc=config.ipc, init=config.init).images
     (last,) = run_updates(config, dataset, key=key, images=before)
     return {
         "change": last.images - before,
@@ -75,7 +76,7 @@ def many_updates():
     config = settings(steps=300, log_every=300)
     dataset = data_set(4)
     key = jax.random.key(0)
-    images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
+    images = initial_images(key, dataset, ipc=config.ipc, init=config.init).images
     (last,) = run_updates(config, dataset, key=key, images=images)
     return last.update
 

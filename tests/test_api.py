@@ -22,7 +22,8 @@ from fairdd_jax.data.files import Folder, images_below
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.distilled import load_distilled
 from fairdd_jax.errors import ConfigError, DataError, NonFiniteLossError
-from fairdd_jax.loop import Progress, initial_images
+from fairdd_jax.loop import Progress
+from fairdd_jax.start import initial_images
 
 IPC, STEPS = 2, 3
 SETTINGS = {
@@ -69,7 +70,7 @@ def test_images_log_and_steps(finished):
     assert finished.images.shape == (CLASSES, IPC, SIDE, SIDE, 3)
     assert [line["step"] for line in finished.log] == [1, 2, 3]
     assert (finished.images != started(seed=4).images).any()
-    assert all(seconds > 0 for seconds in finished.timing.values())
+    assert all(seconds > 0 for seconds in finished.results()["timing"].values())
 
 
 def test_evaluations_on_the_way_and_at_the_end(finished):
@@ -91,10 +92,10 @@ def test_a_run_is_distilled_once(again):
 
 def test_time_of_scoring_before_and_on_the_way_is_not_time_of_distilling(monkeypatch):
     run = started(**{"evaluate.every": 1})
-    run.timing["evaluate_s"] = 1000.0
+    run.scoring.seconds = 1000.0
 
     def evaluate():
-        run.timing["evaluate_s"] += 500.0
+        run.scoring.seconds += 500.0
 
     lines = [Progress(step, step, 0.5, 1.0, 1.0, 1.0, 1.0, run.images) for step in (1, 2)]
     monkeypatch.setattr(run, "evaluate", evaluate)
@@ -102,7 +103,7 @@ def test_time_of_scoring_before_and_on_the_way_is_not_time_of_distilling(monkeyp
     clock = iter([0.0, 1003.0])
     monkeypatch.setattr(api, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     run.distill()
-    assert run.timing["evaluate_s"] == 2000.0
+    assert run.scoring.seconds == 2000.0
     assert run.timing["distill_s"] == 3.0
 
 
@@ -119,7 +120,7 @@ def test_evaluate_appends_what_it_returns(again):
 
 def test_eight_bit_images_may_be_left_out():
     run = started(**{"evaluate.uint8_networks": 0})
-    run._score = lambda *args: {}
+    run.scoring._score = lambda *args: {}
     run.evaluate()
     assert len(run.evaluations) == 1
     assert run.evaluations_uint8 == []
@@ -129,7 +130,9 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
     run = started()
     run.images = run.images + 0.001
     scored = []
-    monkeypatch.setattr(run, "_score", lambda arch, images, *rest: scored.append(images) or {})
+    monkeypatch.setattr(
+        run.scoring, "_score", lambda arch, images, *rest: scored.append(images) or {}
+    )
     run.evaluate()
     whole, rounded = scored
     distilled = run.distilled()
@@ -140,9 +143,9 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
 def scored_images(run, name):
     """What a baseline trains on, as normalised images and labels, and its schedule."""
     seen = []
-    run._score = lambda arch, *args: seen.append(args) or {}
+    run.scoring._score = lambda arch, *args: seen.append(args) or {}
     run.score_baseline(name)
-    images, labels, schedule, networks, _ = seen[0]
+    images, labels, _, schedule, networks, _ = seen[0]
     dataset = run.dataset
     inputs = np.asarray(normalise(images, mean=dataset.mean, std=dataset.std))
     return inputs, labels, schedule, networks
@@ -204,6 +207,7 @@ def test_results_have_the_promised_fields(finished):
     assert set(results) == {
         "config",
         "dataset",
+        "matched",
         "evaluations",
         "evaluations_uint8",
         "baselines",
@@ -300,7 +304,7 @@ def test_streams_of_a_seed_are_independent():
     run = started()
     keys = [tuple(np.asarray(run._key(stream)._base_array).tolist()) for stream in range(4)]
     assert len(set(keys)) == 4
-    expected = initial_images(run._key(0), run.dataset, ipc=IPC, init="real")
+    expected = initial_images(run._key(0), run.dataset, ipc=IPC, init="real").images
     np.testing.assert_array_equal(run.images, expected)
 
 

@@ -195,6 +195,6 @@ def test_a_step_in_bfloat16_goes_the_same_way():
         before = np.asarray(state.images)
         state, _ = step.run_block(state, data, key, length=2)
         assert state.images.dtype == jnp.float32
-        assert flat(state.variables).size
+        assert flat(state.network.variables).size
         moves.append(state.images - before)
     assert 0.98 < cosine(*moves) < 1 - ROUNDING**2

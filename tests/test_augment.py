@@ -142,6 +142,25 @@ def test_every_operation_is_equally_likely():
     np.testing.assert_allclose(count / 3000, 1 / 6, atol=0.03)  # over 4 standard deviations
 
 
+def test_parts_run_one_after_the_other():
+    images = jnp.asarray(normal(3, 9, 7, 3))
+    strategy = "color+crop_flip+cutout"
+    assert augment.operations(strategy) == [
+        ("color", "crop", "cutout"),
+        ("color", "flip", "cutout"),
+    ]
+    seen = set()
+    for seed in range(12):
+        parameters = augment.sample(jax.random.key(seed), images.shape, strategy=strategy)
+        seen.add(int(parameters.op))
+        expected = images
+        for name in ("color", ("crop", "flip")[int(parameters.op)], "cutout"):
+            expected = run(name, parameters, expected)
+        actual = augment.apply(parameters, images, strategy=strategy)
+        np.testing.assert_allclose(actual, expected, atol=1e-6)
+    assert seen == {0, 1}
+
+
 @pytest.mark.parametrize(
     ("name", "low", "high"),
     [

@@ -73,7 +73,7 @@ def test_network_matches_official(name: str) -> None:
     (loss, (outputs, updates)), (param_gradients, image_gradient) = train(start, images)
     modes = {"train": outputs, "eval": evaluate(start, images)} if batch_norm else {"": outputs}
     actual = {"loss": loss}
-    for mode, (logits, features) in modes.items():
+    for mode, (logits, features, _) in modes.items():
         actual[f"logits_{mode}".rstrip("_")] = logits
         actual[f"embed_{mode}".rstrip("_")] = features
 
@@ -115,7 +115,7 @@ def test_registry_matches_official_shapes(arch: str, size: str) -> None:
     if official["forward"] == "ok":
         assert sum(np.prod(shape) for shape in shapes) == official["num_params"]
         images = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-        logits, features = jax.eval_shape(network.apply, variables, images)
+        logits, features, _ = jax.eval_shape(network.apply, variables, images)
         assert logits.shape == (2, *official["logits_shape"])
         assert official["embed_dim"] in (None, features.shape[1])
     else:
@@ -166,7 +166,7 @@ def test_big_network_matches_official(arch: str) -> None:
     num_classes = int(BIG["meta/num_classes"])
     network = create(arch, num_classes=num_classes, image_shape=image_shape)
     variables = variables_from_torch(network, tensors, image_shape=image_shape)
-    logits, features = jax.jit(network.apply)(variables, images)
+    logits, features, _ = jax.jit(network.apply)(variables, images)
     assert_close(logits, BIG[f"{arch}/logits_eval"], **FIRST_ORDER)
     channels = [tensor for tensor in tensors.values() if tensor.ndim == 4][-1].shape[0]
     expected = features_from_torch(BIG[f"{arch}/embed_eval"], channels)

@@ -14,7 +14,8 @@ from fairdd_jax import losses
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.errors import ConfigError, NonFiniteLossError
-from fairdd_jax.loop import initial_images, run_updates
+from fairdd_jax.loop import run_updates
+from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step, training_set
 
 CLASSES, GROUPS, SIDE = 2, 3, 8
@@ -51,13 +52,13 @@ def settings(method="dm", **changes):
 def logged(config, dataset, seed=0):
     """The lines of the log of a whole run."""
     key = jax.random.key(seed)
-    images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
+    images = initial_images(key, dataset, ipc=config.ipc, init=config.init).images
     return run_updates(config, dataset, key=key, images=images)
 
 
 def start(config, dataset, seed=0):
     key = jax.random.key(seed)
-    images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
+    images = initial_images(key, dataset, ipc=config.ipc, init=config.init).images
     step = Step(config, dataset)
     return step, step.init(key, images), training_set(dataset, step.mesh), key
 
@@ -124,7 +125,7 @@ def test_update_agrees_with_a_plain_loop(method, fairness, sampler):
     step, state, data, key = start(config, dataset)
     before = np.asarray(state.images)
     after, loss = step.run_block(state, data, key, length=1)
-    params = after.variables["params"]  # the network that was drawn for this update
+    params = after.network.variables["params"]  # the network that was drawn for this update
     expected, gradient = jax.value_and_grad(lambda s: plain_loss(config, dataset, step, params, s))(
         jnp.asarray(before)
     )
@@ -142,7 +143,7 @@ def test_gradient_of_the_step_agrees_with_finite_differences(method):
     before = np.asarray(state.images)
     after, _ = step.run_block(state, data, key, length=1)
     gradient = (before - np.asarray(after.images)) / config.lr_img
-    params = after.variables["params"]
+    params = after.network.variables["params"]
     loss = jax.jit(lambda s: plain_loss(config, dataset, step, params, s))
     rng = np.random.default_rng(0)
     direction = gradient + np.abs(gradient).mean() * rng.normal(size=gradient.shape)
@@ -222,7 +223,7 @@ def test_networks_serve_an_outer_loop_and_are_trained_in_between():
         result = []
         for _ in range(3):
             state, _ = step.run_block(state, data, key, length=1)
-            result.append(np.asarray(state.variables["params"]["classifier"]["kernel"]))
+            result.append(np.asarray(state.network.variables["params"]["classifier"]["kernel"]))
         return result
 
     first, second, third = kernels(0)
@@ -265,7 +266,7 @@ def test_initial_images_are_real_distinct_and_balanced():
     pixels = normalise(jnp.asarray(dataset.train.images), mean=dataset.mean, std=dataset.std)
     pixels = np.asarray(pixels).reshape(len(dataset.train), -1)
     for init in ("real", "balanced"):
-        images = initial_images(key, dataset, ipc=6, init=init)
+        images = initial_images(key, dataset, ipc=6, init=init).images
         for label in range(CLASSES):
             found = [
                 int(np.flatnonzero((pixels == image.reshape(1, -1)).all(1))[0])
@@ -277,7 +278,7 @@ def test_initial_images_are_real_distinct_and_balanced():
                 counts = np.bincount(dataset.train.groups[found], minlength=GROUPS)
                 available = dataset.cell_counts(dataset.train)[label]
                 assert (counts >= np.minimum(available, 2)).all()
-    noise = initial_images(key, dataset, ipc=50, init="noise")
+    noise = initial_images(key, dataset, ipc=50, init="noise").images
     assert abs(noise.mean()) < 0.02
     assert abs(noise.std() - 1) < 0.02
 

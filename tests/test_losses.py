@@ -53,10 +53,12 @@ def numpy_distance(kind, distance, a, b):
             for o in range(x.shape[-1])
         ]
         return np.sum(rows)
+    if distance.startswith("kernel"):
+        pairs = [(x, y) for x, y in pairs if x.ndim > 2]
     x, y = (np.concatenate([pair[side].ravel() for pair in pairs]) for side in (0, 1))
-    if distance in ("mse", "squared_l2"):
+    if distance in ("mse", "squared_l2", "kernel_mse"):
         return np.sum((x - y) ** 2)
-    return np.sum(np.abs(x - y)) if distance == "l1" else one_minus_cosine(x, y)
+    return np.sum(np.abs(x - y)) if distance.endswith("l1") else one_minus_cosine(x, y)
 
 
 def numpy_loss(kind, distance, fairness, centres, synthetic, shares, present):
@@ -74,8 +76,18 @@ def numpy_loss(kind, distance, fairness, centres, synthetic, shares, present):
         return weighted([shares[g] / sum(shares[m] for m in members) for g in members])
     if fairness == "cobra":
         return weighted([1 / len(members)] * len(members))
-    total = sum(numpy_distance(kind, distance, group, synthetic) for group in groups)
-    return total / len(members) if fairness == "fairdd_mean" else total
+    terms = [numpy_distance(kind, distance, group, synthetic) for group in groups]
+    if fairness == "groupdro":
+        return max(terms)
+    own = [shares[g] / sum(shares[m] for m in members) for g in members]
+    raw = {
+        "fairdd": [1 for _ in own],
+        "fairdd_mean": [1 / len(own) for _ in own],
+        "inverse_size": [len(own) * (1 / r) / sum(1 / q for q in own) for r in own],
+        "ldam": [len(own) * r**-0.25 / sum(q**-0.25 for q in own) for r in own],
+        "df": [1 / (len(own) * r) for r in own],
+    }
+    return sum(weight * term for weight, term in zip(raw[fairness], terms, strict=True))
 
 
 @pytest.mark.parametrize("fairness", FAIRNESS)
@@ -114,7 +126,7 @@ def test_zero_where_the_synthetic_signal_equals_every_group(kind, distance, fair
     centres = jax.tree.map(lambda s: jnp.stack([s] * 4), synthetic)
     value = loss_of(kind)(centres, synthetic, fairness=fairness, distance=distance)
     assert abs(value) < 1e-4
-    if distance != "l1":  # which has no gradient where it is zero
+    if not distance.endswith("l1"):  # which has no gradient where it is zero
         gradient = jax.grad(
             lambda s: loss_of(kind)(centres, s, fairness=fairness, distance=distance)
         )(synthetic)

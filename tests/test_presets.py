@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fairdd_jax import data, presets
+from fairdd_jax import data, losses, presets
 from fairdd_jax.config import make
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.methods import METHODS
@@ -25,10 +25,19 @@ def test_names_are_every_pair_of_data_set_and_method():
     assert len(set(presets.names().values())) == len(NAMES)
 
 
+def has(recipe, method):
+    """Whether the program of a recipe has a method."""
+    return recipe is None or method in presets.table()["recipes"][recipe]
+
+
 @pytest.mark.parametrize("quick", [False, True], ids=["whole", "quick"])
 @pytest.mark.parametrize("recipe", [None, "official", "cobra"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_resolves(name, recipe, quick):
+    if not has(recipe, name.rpartition("_")[2].replace("demo", "dm")):
+        with pytest.raises(ConfigError, match=f"recipe '{recipe}' has no"):
+            presets.compose(name, recipe=recipe, quick=quick)
+        return
     settings = presets.compose(name, recipe=recipe, quick=quick)
     config = make(settings)
     source, method = ("demo", "dm") if name == "demo" else name.rsplit("_", 1)
@@ -60,15 +69,46 @@ def test_the_demo_has_a_budget_of_its_own_and_one_for_all_its_networks():
 @pytest.mark.parametrize("recipe", [None, "official", "cobra"])
 @pytest.mark.parametrize("method", METHODS)
 def test_fairness_changes_its_own_parts_alone(method, recipe):
+    if not has(recipe, method):
+        assert method in ("idc", "dream", "cafe")
+        return
     base = presets.compose(f"cfmnist_bg_{method}", recipe=recipe)
-    runs = {
-        mode: flat(base | {"fairness": mode})
-        for mode in ("vanilla", "fairdd", "fairdd_mean", "cobra")
-    }
+    runs = {mode: flat(base | {"fairness": mode}) for mode in losses.FAIRNESS}
     for mode, values in runs.items():
         changed = {name for name in values if values[name] != runs["vanilla"][name]}
-        own = {"distance", "warmup_epochs"} if (method, mode) == ("dm", "cobra") else set()
+        own = set()
+        if mode == "cobra":
+            own = {"dm": {"distance", "warmup_epochs"}, "cafe": {"distance"}}.get(method, own)
         assert changed == ({"fairness"} | own if mode != "vanilla" else set())
+
+
+def test_what_cobras_code_runs_as_idc_is_gradient_matching_of_crops():
+    """All of IDC's own settings are taken back; what is left of it are the crops and the loops."""
+    dc = flat(presets.compose("utkface_dc", recipe="cobra"))
+    idc = flat(presets.compose("utkface_idc", recipe="cobra"))
+    assert {name for name in dc if dc[name] != idc[name]} == {
+        "method",
+        "factor",
+        "interpolation",
+        "inner_epochs",
+        "evaluate.networks",
+    }
+
+
+def test_the_authors_of_idc_choose_by_data_set():
+    mnist, fashion, cifar = (
+        flat(presets.compose(f"{name}_idc") | {"ipc": 50})
+        for name in ("cmnist_fg", "cfmnist_bg", "cifar10s")
+    )
+    assert [mnist["distance"], fashion["distance"], cifar["distance"]] == [
+        "kernel_l1",
+        "kernel_l1",
+        "kernel_mse",
+    ]
+    assert mnist["lr_img"] == pytest.approx(5e-4)
+    assert cifar["lr_img"] == pytest.approx(25e-3)
+    assert mnist["cutmix"] == 0 < fashion["cutmix"]
+    assert cifar["inner_real"] > fashion["inner_real"]
 
 
 def test_parts_are_those_of_the_name():
@@ -84,6 +124,7 @@ def test_parts_are_those_of_the_name():
         (lambda: presets.compose("cmnist_fg"), r"config 'cmnist_fg'; did you mean 'cmnist_fg_d"),
         (lambda: presets.compose("dmeo"), r"config 'dmeo'; did you mean 'demo'\?"),
         (lambda: presets.compose("demo", recipe="ofical"), r"did you mean 'official'\?"),
+        (lambda: presets.compose("cmnist_fg_dream", recipe="cobra"), "'cobra' has no dream; it"),
         (lambda: presets.compose_parts("das"), r"method 'das'; did you mean 'dsa'\?"),
     ],
 )
@@ -98,9 +139,14 @@ def test_presets_set_no_unknown_field_and_nothing_but_what_differs():
     default = flat({"data.name": "demo"})
     parts = [*table["methods"].values(), table["quick"], table["demo"]]
     parts += [row for recipe in table["recipes"].values() for row in recipe.values()]
+    parts += [entry["settings"] for entry in table["shared"]]
     for part in parts:
         assert set(presets.flat(part)) <= set(default)
     for recipe in table["recipes"].values():
-        assert set(recipe) == set(METHODS)
+        assert set(recipe) <= set(METHODS)
+    for entry in table["shared"]:
+        assert set(entry) <= {"methods", "data", "quick", "settings"}
+        assert set(entry["methods"]) <= set(METHODS)
+        assert set(entry.get("data", [])) <= set(data.names())
     assert set(table["methods"]) == set(METHODS)
     assert set(table["data"]) == set(data.names())

@@ -12,8 +12,9 @@ from test_loop import settings, toy
 from fairdd_jax import stream
 from fairdd_jax.ahead import map_ahead
 from fairdd_jax.data import Dataset, Split
-from fairdd_jax.loop import call_lengths, initial_images, run_updates
+from fairdd_jax.loop import call_lengths, run_updates
 from fairdd_jax.sharding import place
+from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step
 
 # Batch norm in gradient matching draws a second batch, for its statistics.
@@ -40,7 +41,7 @@ def distilled(name, dataset, where):
     method, changes = name.split()[0], RUNS[name]
     config = settings(method, **changes, stream=where)
     key = jax.random.key(0)
-    images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
+    images = initial_images(key, dataset, ipc=config.ipc, init=config.init).images
     *_, last = run_updates(config, dataset, key=key, images=images)
     return last
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from test_loop import settings, toy
 
-from fairdd_jax.loop import initial_images
 from fairdd_jax.sharding import place
+from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step, training_set
 
 METHODS = {
@@ -19,7 +19,7 @@ METHODS = {
 def placed(method):
     """A step and its arguments, on the devices as the loop puts them."""
     config, dataset = settings(method, **METHODS[method]), toy()
-    images = initial_images(jax.random.key(0), dataset, ipc=config.ipc, init=config.init)
+    images = initial_images(jax.random.key(0), dataset, ipc=config.ipc, init=config.init).images
     step = Step(config, dataset)
     data = training_set(dataset, step.mesh)
     init_key, run_key = place(jax.random.split(jax.random.key(0)), step.mesh)

@@ -27,10 +27,10 @@ from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.evaluate import MOMENTUM, WEIGHT_DECAY, Evaluator
-from fairdd_jax.loop import initial_images
 from fairdd_jax.methods.method import Real
 from fairdd_jax.models import Outputs
 from fairdd_jax.sharding import AXIS, REPLICATED, SPLIT, mesh_for, place, spread, use_all_cores
+from fairdd_jax.start import initial_images
 from fairdd_jax.step import State, Step, training_set
 from fairdd_jax.train import Trainer, labelled
 
@@ -83,10 +83,10 @@ class Update:
         config, dataset = case.config(), case.dataset()
         self.step = Step(config, dataset)
         self.key = jax.random.key(0)
-        images = initial_images(self.key, dataset, ipc=config.ipc, init=config.init)
+        images = initial_images(self.key, dataset, ipc=config.ipc, init=config.init).images
         self.state = self.step.init(self.key, images)
         self.real = training_set(dataset, self.step.mesh)
-        self.block = 1 if self.step.method.trains_network else config.block
+        self.block = 1 if self.step.config.outer_loops > 1 else config.block
         self.firsts = itertools.count(step=max(self.block, config.outer_loops))
         began = time.perf_counter()
         program = self.step.run_block.lower(self.state, self.real, self.key, length=self.block)
@@ -165,7 +165,7 @@ def _epoch(
 ) -> dict[str, Any]:
     config, dataset = case.config(), case.dataset()
     key = jax.random.key(0)
-    synthetic = labelled(initial_images(key, dataset, ipc=case.ipc, init=config.init))
+    synthetic = labelled(initial_images(key, dataset, ipc=case.ipc, init=config.init).images)
     start = trainer.start(trainer.init(key, dataset.image_shape), lr=config.lr_net, **optimizer)
     arguments = place((start, *synthetic, key), mesh)
     num_images = case.classes * case.ipc

@@ -31,7 +31,7 @@ from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets, sharding, stream, workdir
 from fairdd_jax.ahead import map_ahead
 from fairdd_jax.data import DataConfig, Dataset, Split
-from fairdd_jax.loop import initial_images
+from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step
 
 PIXELS = (218, 178)  # rows, columns
@@ -114,7 +114,7 @@ def streamed(folder: Path, limit: int) -> dict[str, Any]:
     config = configuration.make(settings | {"steps": UPDATES})
     step = Step(config, dataset, streamed=True)
     key = sharding.place(jax.random.key(0), step.mesh)
-    state = step.init(key, initial_images(key, dataset, ipc=config.ipc, init=config.init))
+    state = step.init(key, initial_images(key, dataset, ipc=config.ipc, init=config.init).images)
     feed = stream.blocks(step, dataset, key, [1] * UPDATES)
     waits: list[float] = []
     updates: list[float] = []

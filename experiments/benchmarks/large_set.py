@@ -16,7 +16,8 @@ import measure  # noqa: E402
 
 from fairdd_jax import config as configuration  # noqa: E402
 from fairdd_jax import environment, presets, sharding, workdir  # noqa: E402
-from fairdd_jax.loop import initial_images, run_updates  # noqa: E402
+from fairdd_jax.loop import run_updates  # noqa: E402
+from fairdd_jax.start import initial_images  # noqa: E402
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     settings = presets.compose_parts(options.method) | {"data.name": "generated"}
     config = configuration.make(settings | {"log_every": 1, "steps": 3})
     key = jax.random.key(0)
-    images = initial_images(key, dataset, ipc=config.ipc, init=config.init)
+    images = initial_images(key, dataset, ipc=config.ipc, init=config.init).images
     lines = run_updates(config, dataset, key=key, images=images)
     first = next(lines)
     first_step_s = time.perf_counter() - BEGAN

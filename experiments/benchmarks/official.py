@@ -38,7 +38,7 @@ from fairdd_jax import data, environment, presets, sharding
 from fairdd_jax.data import DataConfig, Dataset, Split
 from fairdd_jax.errors import ConfigError, FairDDError
 from fairdd_jax.evaluate import Evaluator, Schedule
-from fairdd_jax.loop import initial_images
+from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step, training_set
 from fairdd_jax.train import labelled
 from fairdd_jax.workdir import write_json
@@ -67,7 +67,7 @@ def our_step(method: str, fairness: str, sampling: str, dataset: Dataset) -> Sid
     config = configuration.make(settings | {"fairness": fairness, "sampling": sampling})
     step = Step(config, dataset)
     key = sharding.place(jax.random.key(0), step.mesh)
-    state = step.init(key, initial_images(key, dataset, ipc=IPC, init=config.init))
+    state = step.init(key, initial_images(key, dataset, ipc=IPC, init=config.init).images)
     real = training_set(dataset, step.mesh)
 
     def turn() -> float:
@@ -89,7 +89,7 @@ def our_epochs(networks: int, dataset: Dataset) -> Side:
     dataset = replace(dataset, test=Split(test.images[:1], test.labels[:1], test.groups[:1]))
     evaluator = Evaluator(dataset, config.model, config.evaluate, chunk=config.chunk)
     key = jax.random.key(0)
-    images, labels = labelled(initial_images(key, dataset, ipc=IPC, init=config.init))
+    images, labels = labelled(initial_images(key, dataset, ipc=IPC, init=config.init).images)
     turns = itertools.count()
 
     def turn() -> float:

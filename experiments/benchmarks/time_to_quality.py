@@ -28,7 +28,8 @@ from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import FairDDError
 from fairdd_jax.evaluate import Evaluator, Schedule
-from fairdd_jax.loop import initial_images, run_updates
+from fairdd_jax.loop import run_updates
+from fairdd_jax.start import initial_images
 from fairdd_jax.train import labelled
 
 ACCURACY, DEO_M = 0.93, 0.17  # the goal
@@ -45,7 +46,7 @@ def points(
 ) -> Iterator[Point]:
     """Distil, and score the images after each of those numbers of updates."""
     init, distil, evaluate = jax.random.split(jax.random.key(config.seed), 3)
-    start = initial_images(init, dataset, ipc=config.ipc, init=config.init)
+    start = initial_images(init, dataset, ipc=config.ipc, init=config.init).images
     seconds, done = 0.0, 0
     for line in run_updates(config, dataset, key=distil, images=start):
         seconds += (line.update - done) * line.step_seconds

@@ -4,6 +4,7 @@ Reference: Zhao & Bilen, "Dataset Condensation with Differentiable Siamese Augme
 ICML 2021.
 """
 
+from fairdd_jax.augment.cutmix import Box, cutmix, sample_box
 from fairdd_jax.augment.ops import (
     BRIGHTNESS,
     CONTRAST,
@@ -44,6 +45,7 @@ __all__ = [
     "ROTATE",
     "SATURATION",
     "SCALE",
+    "Box",
     "Parameters",
     "apply",
     "augment_batch",
@@ -51,11 +53,13 @@ __all__ = [
     "color",
     "contrast",
     "crop",
+    "cutmix",
     "cutout",
     "flip",
     "operations",
     "rotate",
     "sample",
+    "sample_box",
     "saturation",
     "scale",
 ]

@@ -1,10 +1,14 @@
-"""Drawing an operation of differentiable siamese augmentation, and running it.
+"""Drawing operations of differentiable siamese augmentation, and running them.
 
-Randomness is apart from the operations: `sample` draws one operation with its parameters and
-`apply` runs it, so calling `apply` twice with the same parameters augments real and synthetic
+Randomness is apart from the operations: `sample` draws which to run with their parameters and
+`apply` runs them, so calling `apply` twice with the same parameters augments real and synthetic
 images alike ("siamese").
+
+A strategy names the operations: of ``color_crop_flip`` one is drawn, as in DSA; in
+``color+crop_scale+cutout``, as in IDC, one of each part, and they run in that order.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,7 +26,7 @@ NONE = "none"
 
 
 class Parameters(NamedTuple):
-    """One drawn operation, `op` its place in the strategy, and the numbers of all of them."""
+    """What was drawn, `op` its place in `operations`, and the numbers of all operations."""
 
     op: jax.Array
     randb: jax.Array
@@ -48,27 +52,27 @@ _OPERATIONS: dict[str, tuple[Callable[..., jax.Array], tuple[str, ...]]] = {
 }
 
 
-def operations(strategy: str) -> list[str]:
-    """The operations of a strategy, in its order.
+def operations(strategy: str) -> list[tuple[str, ...]]:
+    """What a strategy may draw: names of operations that run one after the other.
 
     Args:
-      strategy: Names joined by "_", or "none".
+      strategy: parts joined by "+", each of them names joined by "_"; or "none".
 
     Raises:
       ConfigError: The strategy has an unknown name.
 
-    >>> operations("flip_rotate"), operations("none")
-    (['flip', 'rotate'], [])
+    >>> operations("flip_rotate"), operations("color+flip_rotate")
+    ([('flip',), ('rotate',)], [('color', 'flip'), ('color', 'rotate')])
     """
-    names = [] if strategy == NONE else strategy.split("_")
-    for name in names:
+    parts = [] if strategy == NONE else [part.split("_") for part in strategy.split("+")]
+    for name in itertools.chain(*parts):
         if name not in _OPERATIONS:
             raise unknown_name("augmentation", name, [*_OPERATIONS, NONE])
-    return names
+    return list(itertools.product(*parts)) if parts else []
 
 
 def sample(key: jax.Array, image_shape: Sequence[int], *, strategy: str = ALL) -> Parameters:
-    """Draw one operation of the strategy, all equally likely, and the numbers it takes.
+    """Draw from the `operations` of a strategy, all equally likely, and the numbers they take.
 
     Uniform everywhere: shifts up to 1/8 of the side, the hole anywhere in the image, factors in
     [1 / 1.2, 1.2] for each axis, angles up to 15 degrees, [0, 1) for the rest.
@@ -76,7 +80,7 @@ def sample(key: jax.Array, image_shape: Sequence[int], *, strategy: str = ALL) -
     Args:
         key: Random key.
         image_shape: [..., H, W, C].
-        strategy: Names of operations joined by "_", or "none".
+        strategy: As in `operations`.
 
     Returns:
         Scalars: int32 for `op`, translations and offsets, float32 for the rest.
@@ -119,7 +123,7 @@ def sample(key: jax.Array, image_shape: Sequence[int], *, strategy: str = ALL) -
 
 
 def apply(parameters: Parameters, images: jax.Array, *, strategy: str = ALL) -> jax.Array:
-    """Run the drawn operation, the same on all images.
+    """Run what was drawn, the same on all images.
 
     Args:
         parameters: From `sample` with the same strategy and image shape.
@@ -139,18 +143,20 @@ def apply(parameters: Parameters, images: jax.Array, *, strategy: str = ALL) -> 
     """
     chex.assert_type(images, float)
 
-    def branch(name: str, parameters: Parameters, images: jax.Array) -> jax.Array:
-        operation, needed = _OPERATIONS[name]
-        return operation(images, **{field: getattr(parameters, field) for field in needed})
+    def branch(names: tuple[str, ...], parameters: Parameters, images: jax.Array) -> jax.Array:
+        for name in names:
+            operation, needed = _OPERATIONS[name]
+            images = operation(images, **{field: getattr(parameters, field) for field in needed})
+        return images
 
-    branches = [partial(branch, name) for name in operations(strategy)]
+    branches = [partial(branch, names) for names in operations(strategy)]
     return jax.lax.switch(parameters.op, branches, parameters, images) if branches else images
 
 
 def augment_batch(
     key: jax.Array, images: jax.Array, *, strategy: str = ALL, rows: jax.Array | None = None
 ) -> jax.Array:
-    """One operation for the batch, every image its own numbers: augmentation for training.
+    """One draw for the batch, every image its own numbers: augmentation for training.
 
     Args:
         key: Random key.

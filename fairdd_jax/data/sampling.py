@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairdd_jax.losses import group_weights
+from fairdd_jax.centres import group_weights
 
 
 class GroupIndex(NamedTuple):
@@ -23,6 +23,8 @@ class GroupIndex(NamedTuple):
     """``[C, G]``: where each cell begins in ``order``."""
     counts: jax.Array
     """``[C, G]``: how many images each cell has."""
+    shares: jax.Array
+    """``[C, G]``: fraction of the class in each group, whatever part of a cell is listed."""
 
 
 class RealBatch(NamedTuple):
@@ -59,6 +61,7 @@ def group_index(
         jnp.asarray(np.argsort(cell, kind="stable"), jnp.int32),
         jnp.asarray(start.reshape(shape), jnp.int32),
         jnp.asarray(count.reshape(shape), jnp.int32),
+        _shares(jnp.asarray(count.reshape(shape))),
     )
 
 
@@ -110,8 +113,8 @@ def stratified_batch(key: jax.Array, index: GroupIndex, *, per_cell: int) -> Rea
     indices = index.order[jnp.where(valid, positions + index.start[..., None], 0)]
     average = _shares(valid)
     weights = jnp.eye(G)[None, :, :, None] * average[:, None]
-    shares = _shares(index.counts)
-    return RealBatch(indices.reshape(C, G * per_cell), weights.reshape(C, G, G * per_cell), shares)
+    indices, weights = indices.reshape(C, -1), weights.reshape(C, G, -1)
+    return RealBatch(indices, weights, index.shares)
 
 
 def proportional_batch(key: jax.Array, index: GroupIndex, *, batch_real: int) -> RealBatch:

@@ -10,6 +10,7 @@ Dataset Condensation with Differentiable Siamese Augmentation (ICML 2021).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from fairdd_jax import losses
@@ -88,15 +89,35 @@ def mean_gradient(
     return sum_over_chunks(of_chunk, images, uniform(images), chunk=chunk)
 
 
+# Epochs of network training between two updates at the IPCs that the official table has.
+_INNER_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
+_LONGEST_OUTER_LOOPS = 100
+
+
+def dc_loops(ipc: int) -> tuple[int, int]:
+    """Updates per network, and epochs of network training between them, of gradient matching.
+
+    At the IPCs of the official table its values; the official program ends at any other. In
+    between, one update per image of a class and epochs on the line between the neighbours; above
+    50 officially 100 updates and 10 epochs.
+
+    >>> dc_loops(10), dc_loops(15), dc_loops(51)
+    ((10, 50), (15, 38), (100, 10))
+    """
+    if ipc > max(_INNER_EPOCHS):
+        return _LONGEST_OUTER_LOOPS, _INNER_EPOCHS[max(_INNER_EPOCHS)]
+    inner = np.interp(ipc, list(_INNER_EPOCHS), list(_INNER_EPOCHS.values()))
+    return ipc, round(float(inner))
+
+
 DC = Method(
     summary="DC, matches gradients",
     group_signals=group_gradients,
     synthetic_signal=mean_gradient,
     loss=losses.gradient_matching_loss,
     distances=losses.GRADIENT_DISTANCES,
+    lr_img=lambda ipc, distance: 0.1,
+    loops=lambda ipc, on_real: dc_loops(ipc),
     cobra_distance="ours",
-    lr_img={1: 0.1},
-    trains_network=True,
-    cobra_warmup=False,
     frozen_statistics=True,
 )

@@ -3,49 +3,65 @@
 Reference: Zhao and Bilen, Dataset Condensation with Distribution Matching (WACV 2023).
 """
 
+from collections.abc import Callable
+
 import jax
 
 from fairdd_jax import losses
 from fairdd_jax.chunks import sum_over_chunks
 from fairdd_jax.methods.method import Forward, Method, PyTree, Real, uniform
+from fairdd_jax.models import Outputs
+
+Signal = Callable[[Outputs], PyTree]
 
 
-def feature_centres(forward: Forward, params: PyTree, real: Real, label: jax.Array) -> jax.Array:
-    """Mean features of every group of a class, ``[G, D]``.
+def _features(outputs: Outputs) -> jax.Array:
+    return outputs.features
 
-    Features are never kept for more than a chunk, whose share of the group sums is a matrix
+
+def group_means(
+    forward: Forward, params: PyTree, real: Real, label: jax.Array, signal: Signal = _features
+) -> PyTree:
+    """Mean signal of every group of a class, leaves ``[G, ...]``.
+
+    Signals are never kept for more than a chunk, whose share of the group sums is a matrix
     product.
     """
     del label
 
-    def of_chunk(images: jax.Array, weights: jax.Array) -> jax.Array:
-        outputs = forward(params, real.prepare(images), weights.any(1))
-        return losses.group_centres(outputs.features, weights.T)
+    def of_chunk(images: jax.Array, weights: jax.Array) -> PyTree:
+        signals = signal(forward(params, real.prepare(images), weights.any(1)))
+        return jax.tree.map(lambda x: losses.group_centres(x, weights.T), signals)
 
     return sum_over_chunks(of_chunk, real.images, real.weights.T, chunk=real.chunk)
 
 
-def mean_feature(
-    forward: Forward, params: PyTree, images: jax.Array, label: jax.Array, chunk: int
-) -> jax.Array:
-    """Mean feature of the synthetic images of a class, ``[D]``."""
+def synthetic_mean(
+    forward: Forward,
+    params: PyTree,
+    images: jax.Array,
+    label: jax.Array,
+    chunk: int,
+    signal: Signal = _features,
+) -> PyTree:
+    """Mean signal of the synthetic images of a class."""
     del label
 
-    def of_chunk(images: jax.Array, weights: jax.Array) -> jax.Array:
-        return weights @ forward(params, images).features
+    def of_chunk(images: jax.Array, weights: jax.Array) -> PyTree:
+        signals = signal(forward(params, images))
+        return jax.tree.map(lambda x: losses.group_centres(x, weights[None])[0], signals)
 
     return sum_over_chunks(of_chunk, images, uniform(images), chunk=chunk)
 
 
 DM = Method(
     summary="DM, matches mean features",
-    group_signals=feature_centres,
-    synthetic_signal=mean_feature,
+    group_signals=group_means,
+    synthetic_signal=synthetic_mean,
     loss=losses.distribution_matching_loss,
     distances=losses.FEATURE_DISTANCES,
+    lr_img=lambda ipc, distance: 10.0 if ipc >= 100 else 1.0,
     cobra_distance="l1",
-    lr_img={1: 1.0, 100: 10.0},
-    trains_network=False,
     cobra_warmup=True,
     frozen_statistics=False,
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,15 @@ def uniform(images: jax.Array) -> jax.Array:
     return jnp.full(images.shape[0], 1.0 / images.shape[0])
 
 
+class Pull(NamedTuple):
+    """What couples the classes: how real images of one class move the synthetic means of all."""
+
+    value: jax.Array
+    """Its loss."""
+    gradient: jax.Array
+    """``[C, D]``, with respect to the mean features of all classes."""
+
+
 @dataclass(frozen=True)
 class Method:
     """A matching method.
@@ -58,13 +67,18 @@ class Method:
         axis.
       loss: ``(group signals, synthetic signal, shares, present, fairness, distance)`` to a scalar.
       distances: names of the distances that the loss knows; the first is the default.
-      lr_img: learning rate of the synthetic images, in normalised pixel units, by the smallest IPC
-        that it is for.
-      trains_network: whether a network serves several updates and is trained in between, or one.
+      lr_img: ``(ipc, distance)`` to the learning rate of the synthetic images.
+      loops: ``(ipc, whether the network is trained on real images)`` to the updates per network,
+        and the epochs of training on the synthetic images in between.
+      factor: ``(name of the data set, ipc)`` to the crops along each side of a synthetic image.
       cobra_distance: the default distance of the fairness mode cobra.
       cobra_warmup: whether cobra warms the network up before it matches.
+      cobra_class_mean: whether cobra divides the loss by the number of classes.
       frozen_statistics: whether batch norm uses statistics taken from real images of all classes
         beforehand, or those of the batch in hand.
+      coupling: ``(forward, params, real, label, weights, synthetic means [C, D])`` to the `Pull` of
+        the real images of a class, which vanilla adds; weights ``[N]`` add up to N.
+      layers: whether it needs the layers of the network's outputs.
     """
 
     summary: str
@@ -72,11 +86,15 @@ class Method:
     synthetic_signal: Callable[[Forward, PyTree, jax.Array, jax.Array, int], PyTree]
     loss: Callable[..., jax.Array]
     distances: Mapping[str, Any]
-    lr_img: Mapping[int, float]
-    trains_network: bool
+    lr_img: Callable[[int, str], float]
     cobra_distance: str
-    cobra_warmup: bool
     frozen_statistics: bool
+    loops: Callable[[int, bool], tuple[int, int]] = lambda ipc, on_real: (1, 0)
+    factor: Callable[[str, int], int] = lambda dataset, ipc: 1
+    cobra_warmup: bool = False
+    cobra_class_mean: bool = False
+    coupling: Callable[..., Pull] | None = None
+    layers: bool = False
 
     @property
     def default_distance(self) -> str:

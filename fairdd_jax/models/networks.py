@@ -23,11 +23,13 @@ class Outputs(NamedTuple):
     """``[N, classes]``, before the softmax."""
     features: jax.Array
     """``[N, D]``, the input of the last linear layer."""
+    layers: tuple[jax.Array, ...] = ()
+    """``[N, H', W', C']`` each: the activations of every block, and the last feature map."""
 
 
-def _classify(features: jax.Array, num_classes: int) -> Outputs:
+def _classify(features: jax.Array, num_classes: int, layers: tuple[jax.Array, ...] = ()) -> Outputs:
     features = features.reshape(features.shape[0], -1)
-    return Outputs(Dense(num_classes, name="classifier")(features), features)
+    return Outputs(Dense(num_classes, name="classifier")(features), features, layers)
 
 
 class MLP(nn.Module):
@@ -61,12 +63,14 @@ class ConvNet(nn.Module):
         self, x: jax.Array, *, train: bool = False, mask: jax.Array | None = None
     ) -> Outputs:
         """Classify a batch of images."""
+        layers = []
         for block in range(self.depth):
             padding = 3 if block == 0 and x.shape[-1] == 1 else 1
             x = Conv(self.width, padding=padding, before=self.norm)(x)
-            x = Norm(self.norm)(x, train=train, mask=mask)
-            x = POOLINGS[self.pooling](ACTIVATIONS[self.activation](x))
-        return _classify(x, self.num_classes)
+            x = ACTIVATIONS[self.activation](Norm(self.norm)(x, train=train, mask=mask))
+            layers.append(x)
+            x = POOLINGS[self.pooling](x)
+        return _classify(x, self.num_classes, (*layers, x))
 
 
 class LeNet(nn.Module):

@@ -1,0 +1,225 @@
+"""The matching loss of every class and its gradient with respect to the synthetic images."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fairdd_jax import augment, formation, models
+from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
+from fairdd_jax.data.normalise import normalise
+from fairdd_jax.data.sampling import GroupIndex, RealBatch, Sampler
+from fairdd_jax.errors import ConfigError
+from fairdd_jax.methods import method_named
+from fairdd_jax.methods.method import Forward, Pull, Real
+from fairdd_jax.sharding import AXIS, own_part
+
+PyTree = Any
+
+
+class TrainingSet(NamedTuple):
+    """The real images on the device."""
+
+    images: jax.Array | np.ndarray
+    """``[N, H * W * channels]`` uint8. Flat, because a TPU pads the last axes of an array.
+
+    Of a streamed training set those that a block of updates needs, ``[length, M, ...]``.
+    """
+    labels: jax.Array | np.ndarray
+    """``[N]`` int32; empty of a streamed training set."""
+    cells: GroupIndex
+
+
+class OfClass(NamedTuple):
+    """What belongs to one class in an update, or to each of several."""
+
+    drawn: RealBatch
+    label: jax.Array
+    key: jax.Array
+
+
+class Matching:
+    """The loss of one configuration.
+
+    Args:
+      config: a resolved configuration.
+      dataset: its data set.
+      network: the module that matches.
+      sampler: how the real images are drawn.
+
+    Raises:
+      ConfigError: the network lacks the layers that the method matches.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, network: Any, sampler: Sampler):
+        self.config = config
+        self.dataset = dataset
+        self.network = network
+        self.method = method_named(config.method)
+        self.sampler = sampler
+        if self.method.layers and not self._has_layers():
+            raise ConfigError(
+                f"{config.method} matches the layers of a network and {config.model} names none; "
+                "choose --model ConvNet or one of its variants"
+            )
+
+    def _has_layers(self) -> bool:
+        image = jnp.zeros((1, *self.dataset.image_shape))
+        outputs = jax.eval_shape(
+            lambda key: self.network.init_with_output(key, image)[0], jax.random.key(0)
+        )
+        return bool(outputs.layers)
+
+    def pixels(self, data: TrainingSet, indices: jax.Array) -> jax.Array:
+        """Real images, uint8 ``[N, H, W, C]``."""
+        return data.images[indices].reshape(-1, *self.dataset.image_shape)
+
+    def normalise(self, images: jax.Array) -> jax.Array:
+        """What networks see of real images."""
+        return normalise(images, mean=self.dataset.mean, std=self.dataset.std)
+
+    def decode(self, images: jax.Array) -> jax.Array:
+        """What networks see of the synthetic images of a class, ``[factor**2 I, H, W, C]``."""
+        return decoded(self.config, self.dataset, images)
+
+    def __call__(
+        self, synthetic: jax.Array, variables: PyTree, data: TrainingSet, classes: OfClass
+    ) -> tuple[jax.Array, jax.Array]:
+        """Loss of every class ``[C]``, and its gradient with respect to the synthetic images."""
+        forward = self._forward(variables)
+        params = variables["params"]
+        chunk = self._chunk(variables)
+        pulls = Pull(jnp.zeros(synthetic.shape[0]), jnp.zeros((synthetic.shape[0], 0)))
+        coupled = self.method.coupling is not None and self.config.fairness == "vanilla"
+        if coupled:
+            pulls = self._pulls(forward, params, synthetic, data, classes, chunk)
+        scale = 1.0
+        if self.method.cobra_class_mean and self.config.fairness == "cobra":
+            scale = 1.0 / self.dataset.num_classes
+
+        def of_class(images: jax.Array, of: OfClass, pull: Pull) -> tuple[jax.Array, jax.Array]:
+            real = self._real(data, of, chunk)
+            signals = self.method.group_signals(forward, params, real, of.label)
+
+            def loss(x: jax.Array) -> jax.Array:
+                signal = self._synthetic_signal(forward, params, x, of, chunk)
+                value = scale * self.method.loss(
+                    signals,
+                    signal,
+                    shares=of.drawn.shares,
+                    present=of.drawn.weights.any(1),
+                    fairness=self.config.fairness,
+                    distance=self.config.distance,
+                )
+                if coupled:
+                    moved = pull.gradient @ signal[0]
+                    value += pull.value + moved - jax.lax.stop_gradient(moved)
+                return value
+
+            return jax.value_and_grad(loss)(images)
+
+        return self._map(of_class, synthetic, classes, pulls)
+
+    def _map(self, function: Callable[..., PyTree], *of_classes: PyTree) -> PyTree:
+        # One class after the other keeps every branch a branch: under vmap all augmentations
+        # would be computed and all but one thrown away.
+        num_classes = jax.tree.leaves(of_classes)[0].shape[0]
+        together = min(num_classes, self.config.chunk // self.sampler.batch_size)
+        if together <= 1:
+            return jax.lax.map(lambda xs: function(*xs), of_classes)
+        return jax.lax.map(lambda xs: function(*xs), of_classes, batch_size=together)
+
+    def _augmented(self, of: OfClass) -> Callable[[jax.Array], jax.Array]:
+        """The augmentation that real and synthetic images of a class share."""
+        strategy = self.config.dsa_strategy
+        parameters = augment.sample(of.key, self.dataset.image_shape, strategy=strategy)
+        return lambda x: augment.apply(parameters, x, strategy=strategy)
+
+    def _real(self, data: TrainingSet, of: OfClass, chunk: int) -> Real:
+        num_images = self.sampler.batch_size
+        # No larger than the average group, since every group's last block is padded.
+        block = min(self.config.chunk, -(-num_images // self.dataset.num_groups))
+        augmented = self._augmented(of)
+        return Real(
+            self.pixels(data, of.drawn.indices),
+            of.drawn.weights,
+            lambda x: augmented(self.normalise(x)),
+            chunk,
+            block,
+            self.sampler.num_blocks(block),
+        )
+
+    def _chunk(self, variables: PyTree) -> int:
+        if "batch_stats" in variables and not self.method.frozen_statistics:
+            # Batch statistics need the whole batch.
+            synthetic = self.config.ipc * self.config.factor**2
+            return max(self.sampler.batch_size, synthetic)
+        return self.config.chunk
+
+    def _synthetic_signal(
+        self, forward: Forward, params: PyTree, images: jax.Array, of: OfClass, chunk: int
+    ) -> PyTree:
+        x = self.decode(images)
+        most = self.config.batch_syn
+        if 0 < most < x.shape[0]:
+            chosen = jax.random.permutation(jax.random.fold_in(of.key, most), x.shape[0])[:most]
+            x = x[chosen]
+        return self.method.synthetic_signal(
+            forward, params, self._augmented(of)(x), of.label, chunk
+        )
+
+    def _pulls(
+        self,
+        forward: Forward,
+        params: PyTree,
+        synthetic: jax.Array,
+        data: TrainingSet,
+        classes: OfClass,
+        chunk: int,
+    ) -> Pull:
+        """What the real images of all classes do to the synthetic mean of each of these."""
+        assert self.method.coupling is not None
+        coupling = self.method.coupling
+
+        def mean(images: jax.Array, of: OfClass) -> jax.Array:
+            return self._synthetic_signal(forward, params, images, of, chunk)[0]
+
+        means = jax.lax.all_gather(self._map(mean, synthetic, classes), AXIS, tiled=True)
+
+        def of_class(of: OfClass) -> Pull:
+            # As if the images had been drawn uniformly from the class.
+            weights = (of.drawn.shares @ of.drawn.weights) * self.sampler.batch_size
+            real = self._real(data, of, chunk)
+            return coupling(forward, params, real, of.label, weights, means)
+
+        total = jax.tree.map(lambda x: jax.lax.psum(x.sum(0), AXIS), self._map(of_class, classes))
+        num_classes = self.dataset.num_classes
+        own = own_part(total.gradient, num_classes // synthetic.shape[0])
+        return Pull(jnp.full(synthetic.shape[0], total.value / num_classes), own)
+
+    def _forward(self, variables: PyTree) -> Forward:
+        def forward(
+            params: PyTree, images: jax.Array, mask: jax.Array | None = None
+        ) -> models.Outputs:
+            outputs, _ = models.run(
+                self.network,
+                {**variables, "params": params},
+                images,
+                train=not self.method.frozen_statistics,
+                mask=mask,
+                dtype=self.config.compute_dtype,
+            )
+            return outputs
+
+        return forward
+
+
+def decoded(config: Config, dataset: Dataset, images: jax.Array) -> jax.Array:
+    """The images ``[factor**2 I, H, W, C]`` that synthetic ones ``[I, H, W, C]`` stand for."""
+    grey = (0.5 - jnp.asarray(dataset.mean)) / jnp.asarray(dataset.std)
+    return formation.decode(
+        images, factor=config.factor, interpolation=config.interpolation, fill=grey
+    )

@@ -1,0 +1,65 @@
+"""IDC: gradient matching of images that each hold several, with a network trained on real images.
+
+What it adds to DC are settings, multi-formation (`fairdd_jax.formation`) among them, which the
+presets hold: those of its authors, and with ``--recipe cobra`` those that COBRA's code really runs
+(no augmentation, a network that is never trained, crops enlarged corner to corner). DREAM is IDC on
+representative real images.
+
+References: Kim et al., Dataset Condensation via Efficient Synthetic-Data Parameterization (ICML
+2022); Liu et al., DREAM: Efficient Dataset Distillation by Representative Matching (ICCV 2023).
+Deviations from the authors' code: the classes are updated together, where theirs take a step of the
+one optimiser after every class, so that the momentum of a class goes on during the steps of the
+others; the sum of what a gradient moves is the same.
+"""
+
+import dataclasses
+
+from fairdd_jax.methods.dc import DC, dc_loops
+
+# The authors' learning rates, in units of pixel values, at IPC 10; they grow with IPC, since the
+# loss is a mean over images. Without an entry: COBRA's.
+_LR_IMG = {"kernel_mse": 5e-3, "kernel_l1": 1e-4}
+_LR_IMG_COBRA = 0.1
+_FACTOR = 2
+_FACES = ("utkface", "bffhq")
+_LONG_LOOPS = (50, 100)
+
+
+def lr_img(ipc: int, distance: str) -> float:
+    """The authors' learning rate of a distance, or COBRA's.
+
+    >>> lr_img(50, "kernel_mse"), lr_img(50, "ours")
+    (0.025, 0.1)
+    """
+    return _LR_IMG[distance] * ipc / 10 if distance in _LR_IMG else _LR_IMG_COBRA
+
+
+def loops(ipc: int, on_real: bool) -> tuple[int, int]:
+    """The authors' 100 updates per network, or COBRA's, whose network is not trained at all.
+
+    >>> loops(10, True), loops(10, False), loops(50, False)
+    ((100, 0), (10, 0), (30, 0))
+    """
+    if on_real:
+        return 100, 0
+    return (30 if ipc in _LONG_LOOPS else dc_loops(ipc)[0]), 0
+
+
+def factor(dataset: str, ipc: int) -> int:
+    """Crops along each side, by data set and IPC as in COBRA's code.
+
+    >>> factor("celeba", 10), factor("bffhq", 10), factor("bffhq", 100)
+    (2, 4, 3)
+    """
+    if dataset in _FACES:
+        return 3 if ipc >= 100 else 4
+    return _FACTOR
+
+
+IDC = dataclasses.replace(
+    DC,
+    summary="IDC, matches gradients of several images in one",
+    lr_img=lr_img,
+    loops=loops,
+    factor=factor,
+)

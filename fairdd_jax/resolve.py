@@ -1,0 +1,156 @@
+"""What checks a configuration and fills in what depends on other fields."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fairdd_jax import augment, data, models
+from fairdd_jax.environment import on_cpu
+from fairdd_jax.errors import ConfigError, unknown_name
+from fairdd_jax.methods import method_named
+from fairdd_jax.presets import flat
+from fairdd_jax.schema import Config, EvaluateConfig
+
+T = TypeVar("T")
+
+# COBRA's epochs of network training before a DM update, from an IPC on.
+_WARMUP_EPOCHS = {1: 10, 50: 50, 100: 100}
+# A chunk's activations should stay near the cores: on TPU v5e one of 1024 moves 20 times the bytes.
+_BY_BACKEND = {"cpu": {"chunk": 10, "block": 1}, "accelerator": {"chunk": 128, "block": 10}}
+
+
+def resolve(config: Config) -> Config:
+    """Check a configuration and fill in what depends on other fields.
+
+    Raises:
+      ConfigError: a value out of range, or an unknown name.
+    """
+    _check(config)
+    method = method_named(config.method)
+    cobra = config.fairness == "cobra"
+    outer, inner = method.loops(config.ipc, config.inner_real > 0)
+    warmup = _at_least(_WARMUP_EPOCHS, config.ipc) if cobra and method.cobra_warmup else 0
+    evaluation = _filled(config.evaluate, augment=config.dsa_strategy)
+    augmented = evaluation.augment != augment.NONE
+    distance = config.distance or (method.cobra_distance if cobra else method.default_distance)
+    filled = _filled(
+        config,
+        data=data.resolved(config.data),
+        distance=distance,
+        lr_img=method.lr_img(config.ipc, distance),
+        factor=method.factor(config.data.name, config.ipc),
+        augment_net=config.dsa_strategy,
+        outer_loops=outer,
+        inner_epochs=inner,
+        warmup_epochs=warmup,
+        **_BY_BACKEND["cpu" if on_cpu() else "accelerator"],
+        evaluate=_filled(evaluation, epochs=1000 if augmented else 300),
+    )
+    if filled.distance not in method.distances:
+        raise unknown_name(f"distance of {config.method}", filled.distance, method.distances)
+    return filled
+
+
+def _filled(config: Any, **values: Any) -> Any:
+    missing = {name: v for name, v in values.items() if getattr(config, name) is None}
+    nested = {name: v for name, v in values.items() if dataclasses.is_dataclass(v)}
+    return dataclasses.replace(config, **missing, **nested)
+
+
+def _at_least(table: Mapping[int, T], ipc: int) -> T:
+    return table[max(start for start in table if start <= ipc)]
+
+
+# The smallest valid value of every number that has one.
+_MINIMA = {
+    "ipc": 1,
+    "steps": 0,
+    "seed": 0,
+    "per_cell": 1,
+    "batch_real": 1,
+    "lr_img": 0.0,
+    "momentum_img": 0.0,
+    "factor": 1,
+    "batch_syn": 0,
+    "outer_loops": 1,
+    "inner_epochs": 0,
+    "inner_real": 0,
+    "warmup_epochs": 0,
+    "lr_net": 0.0,
+    "momentum_net": 0.0,
+    "weight_decay_net": 0.0,
+    "batch_train": 1,
+    "cutmix": 0.0,
+    "representatives": 0,
+    "pool": 0,
+    "chunk": 1,
+    "block": 1,
+    "log_every": 1,
+    "evaluate.networks": 1,
+    "evaluate.epochs": 0,
+    "evaluate.cutmix": 0.0,
+    "evaluate.lr": 0.0,
+    "evaluate.batch_size": 1,
+    "evaluate.every": 0,
+    "evaluate.uint8_networks": 0,
+    "evaluate.full_epochs": 1,
+    "evaluate.full_steps": 0,
+}
+# And the largest: JAX reads 32 bits of a seed.
+_MAXIMA = {
+    "seed": 2**32 - 1,
+    "momentum_img": 1.0,
+    "momentum_net": 1.0,
+    "cutmix": 1.0,
+    "evaluate.cutmix": 1.0,
+}
+BASELINES = ("random", "full")
+
+
+def _check(config: Config) -> None:
+    values = flat(dataclasses.asdict(config))
+    for name, minimum in _MINIMA.items():
+        value, maximum = values[name], _MAXIMA.get(name)
+        if value is not None and not minimum <= value <= (maximum or sys.float_info.max):
+            upwards = "or more" if maximum is None else f"to {maximum}"
+            raise ConfigError(f"--{name} {value} is out of range; choose {minimum} {upwards}")
+    models.check_name(config.model)
+    models.resolve_archs(config.evaluate.archs, model=config.model)
+    for strategy in (config.dsa_strategy, config.augment_net, config.evaluate.augment):
+        augment.operations(strategy or augment.NONE)
+    halvings(config)
+    for name in baselines(config.evaluate):
+        if name not in BASELINES:
+            raise unknown_name("baseline", name, (*BASELINES, "none"))
+
+
+def halvings(config: Config) -> tuple[float, ...]:
+    """Fractions of the run after which the learning rate of the images is halved.
+
+    Raises:
+      ConfigError: they are not numbers between 0 and 1.
+
+    >>> halvings(Config(data=None, lr_img_halved="0.6, 0.9"))
+    (0.6, 0.9)
+    """
+    try:
+        fractions = tuple(float(word) for word in config.lr_img_halved.split(",") if word.strip())
+    except ValueError:
+        fractions = (0.0,)
+    if not all(0 < fraction < 1 for fraction in fractions):
+        raise ConfigError(
+            f"--lr_img_halved must be fractions between 0 and 1 such as 0.6,0.9, "
+            f"got '{config.lr_img_halved}'"
+        )
+    return fractions
+
+
+def baselines(config: EvaluateConfig) -> tuple[str, ...]:
+    """Names of the baselines to score.
+
+    >>> baselines(EvaluateConfig(baselines="random, full"))
+    ('random', 'full')
+    """
+    names = (name.strip() for name in config.baselines.split(","))
+    return tuple(name for name in names if name not in ("", "none"))

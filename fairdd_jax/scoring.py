@@ -1,0 +1,180 @@
+"""Scores of a run: which images, which networks, which schedule."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fairdd_jax import config as configuration
+from fairdd_jax import models, stream
+from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
+from fairdd_jax.data.normalise import normalise, to_pixels
+from fairdd_jax.errors import ConfigError, unknown_name
+from fairdd_jax.evaluate import Evaluator, Schedule
+from fairdd_jax.fairness import inverse_shares
+from fairdd_jax.start import initial_images
+from fairdd_jax.train import labelled
+
+OnSteps = Callable[[int], None]
+
+
+def _ignore(steps: int) -> None:
+    """Nobody watches."""
+
+
+class Scoring:
+    """Trains fresh networks on images and tests them, as ``evaluate`` of a configuration says.
+
+    Args:
+      config: a resolved configuration.
+      dataset: the data set that it speaks of.
+      key: random key of the evaluation networks.
+      random_key: random key of the images of the baseline ``random``.
+
+    Attributes:
+      seconds: time that scoring has taken.
+
+    Raises:
+      ConfigError: a network that cannot take the images, or too many images for a baseline.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, *, key: jax.Array, random_key: jax.Array):
+        self.config = config
+        self.dataset = dataset
+        self.key = key
+        self.random_key = random_key
+        self.seconds = 0.0
+        if "full" in configuration.baselines(config.evaluate) and stream.is_large(dataset):
+            raise ConfigError(
+                f"the {len(dataset.train)} training images are too many to train the baseline full "
+                "on; leave it out with --evaluate.baselines random"
+            )
+        self._evaluators: dict[str, Evaluator] = {}
+        for arch in self.archs():
+            self._evaluator(arch)  # a network that cannot take the images is an error now
+
+    def archs(self, archs: str | None = None) -> tuple[str, ...]:
+        """The architectures to score with."""
+        return models.resolve_archs(archs or self.config.evaluate.archs, model=self.config.model)
+
+    def synthetic(
+        self,
+        arch: str,
+        images: np.ndarray,
+        groups: np.ndarray | None,
+        *,
+        networks: int,
+        epochs: int,
+        on_steps: OnSteps = _ignore,
+    ) -> dict[str, Any]:
+        """Score images ``[C, I, H, W, channels]`` whose groups ``[C, I]`` are known, or None."""
+        schedule = self._schedule(images.shape[0] * images.shape[1], epochs)
+        x, labels = labelled(images)
+        of_images = None if groups is None else groups.reshape(-1)
+        return self._score(arch, x, labels, of_images, schedule, networks, on_steps)
+
+    def baseline(self, name: str, on_steps: OnSteps = _ignore) -> dict[str, Any]:
+        """Score real images with the first architecture.
+
+        Args:
+          name: ``random``: real images of every class, as many as synthetic ones (or as the
+            smallest class has), same schedule; ``full``: the whole training set, one network.
+          on_steps: told how many optimiser steps were just taken.
+
+        Raises:
+          ConfigError: an unknown name.
+        """
+        config = self.config.evaluate
+        arch = self.archs()[0]
+        if name == "random":
+            available = self.dataset.cell_counts(self.dataset.train).sum(1).min()
+            ipc = min(self.config.ipc, int(available))  # less than asked only with init noise
+            images, groups = initial_images(self.random_key, self.dataset, ipc=ipc, init="real")
+            return self.synthetic(
+                arch,
+                images,
+                groups,
+                networks=config.networks,
+                epochs=config.epochs,
+                on_steps=on_steps,
+            )
+        if name == "full":
+            train, schedule = self.dataset.train, self._full_schedule()
+            return self._score(
+                arch, train.images, train.labels, train.groups, schedule, 1, on_steps
+            )
+        raise unknown_name("baseline", name, configuration.BASELINES)
+
+    def steps(self, baselines: Sequence[str] = ()) -> int:
+        """Optimiser steps that the synthetic images and those baselines take."""
+        config = self.config.evaluate
+        each = config.networks + min(config.uint8_networks, config.networks)
+        of_real = self._schedule(self.dataset.num_classes * self.config.ipc, config.epochs).total
+        steps = len(self.archs()) * each * self._own_schedule().total
+        steps += config.networks * of_real * ("random" in baselines)
+        return steps + self._full_schedule().total * ("full" in baselines)
+
+    def rounded(self, images: np.ndarray) -> np.ndarray:
+        """The images as they are once they have been stored with 8 bits."""
+        pixels = to_pixels(images, mean=self.dataset.mean, std=self.dataset.std)
+        return np.asarray(normalise(pixels, mean=self.dataset.mean, std=self.dataset.std))
+
+    def _own_schedule(self) -> Schedule:
+        """That of the synthetic images."""
+        images = self.dataset.num_classes * self.config.ipc * self.config.factor**2
+        return self._schedule(images, self.config.evaluate.epochs)
+
+    def _schedule(self, num_images: int, epochs: int) -> Schedule:
+        return Schedule.of_synthetic(epochs, -(-num_images // self.config.evaluate.batch_size))
+
+    def _full_schedule(self) -> Schedule:
+        config = self.config.evaluate
+        if config.full_steps == 0:
+            return Schedule.of_full(self._own_schedule().total)
+        per_epoch = -(-len(self.dataset.train) // config.batch_size)
+        return Schedule.of_full(config.full_steps or config.full_epochs * per_epoch)
+
+    def _score(
+        self,
+        arch: str,
+        images: jax.Array | np.ndarray,
+        labels: jax.Array | np.ndarray,
+        groups: np.ndarray | None,
+        schedule: Schedule,
+        networks: int,
+        on_steps: OnSteps,
+    ) -> dict[str, Any]:
+        importance = None
+        if self.config.evaluate.weighting == "inverse_share":
+            if groups is None:
+                raise ConfigError(
+                    "--evaluate.weighting inverse_share needs the groups of the synthetic images, "
+                    "which noise has not; choose --init real, balanced or mix"
+                )
+            importance = inverse_shares(np.asarray(labels), groups)
+        began = time.perf_counter()
+        evaluation = self._evaluator(arch).evaluate(
+            images,
+            labels,
+            schedule=schedule,
+            networks=networks,
+            key=self.key,
+            importance=importance,
+            on_steps=on_steps,
+        )
+        self.seconds += time.perf_counter() - began
+        return evaluation.summary()
+
+    def _evaluator(self, arch: str) -> Evaluator:
+        if arch not in self._evaluators:
+            self._evaluators[arch] = Evaluator(
+                self.dataset,
+                arch,
+                self.config.evaluate,
+                chunk=self.config.chunk,
+                compute_dtype=self.config.compute_dtype,
+            )
+        return self._evaluators[arch]

@@ -1,0 +1,286 @@
+"""What every method holds in every fairness mode: one base class, a subclass per method.
+
+The data are 3 classes of 3 groups on images of 8 x 8 pixels; one cell is empty.
+"""
+
+import functools
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from fairdd_jax import config as configuration
+from fairdd_jax import losses
+from fairdd_jax.data import Dataset
+from fairdd_jax.data.sampling import RealBatch
+from fairdd_jax.matching import OfClass
+from fairdd_jax.sharding import spread
+from fairdd_jax.start import initial_images
+from fairdd_jax.step import Step, training_set
+
+CLASSES, GROUPS, SIDE, PER_CELL, IPC = 3, 3, 8, 4, 2
+
+
+def modes(*fast):
+    """All fairness modes as parameters, of which these run by default and the others as slow."""
+    others = sorted(set(losses.FAIRNESS) - set(fast))
+    return [*fast, *(pytest.param(mode, marks=pytest.mark.slow) for mode in others)]
+
+
+MODES = modes("vanilla", "fairdd", "cobra")
+FAIRDD = modes("fairdd")
+KEY = jax.random.key(7)
+
+
+def toy(seed=0):
+    """Noise about a level of grey per class and a tint per group; cell (2, 1) is empty."""
+    rng = np.random.default_rng(seed)
+    labels, groups = (x.ravel() for x in np.indices((CLASSES, GROUPS)))
+    counts = np.where((labels == 2) & (groups == 1), 0, 6 + 5 * (labels == groups))
+    labels, groups = np.repeat(labels, counts), np.repeat(groups, counts)
+    level = 90.0 + 20 * labels[:, None] + 40 * (np.arange(3) == groups[:, None])
+    images = level[:, None, None, :] + rng.normal(0, 25, (len(labels), SIDE, SIDE, 3))
+    images = images.clip(0, 255).astype(np.uint8)
+    split = images, labels, groups
+    return Dataset.from_arrays(split, split, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def function_of(step):
+    """The matching of a step as a function of arrays, on one device."""
+    one = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("device",))
+    whole = PartitionSpec()
+    return spread(lambda *arguments: step.matching(*arguments), one, (whole,) * 4, (whole, whole))
+
+
+@functools.cache
+def compiled(config):
+    """One program for all tests of a configuration; data sets of other sizes compile it again."""
+    return jax.jit(function_of(Step(config, toy())))
+
+
+@functools.cache
+def variables_of(config):
+    step = Step(config, toy())
+    return step.trainer.init(jax.random.key(3), step.dataset.image_shape)
+
+
+class Invariants:
+    """Subclass it with the settings of a method."""
+
+    settings: ClassVar[dict] = {}
+    zero = 1e-4
+
+    def config(self, fairness="fairdd", **changes):
+        base = {
+            "data.name": "toy",
+            "fairness": fairness,
+            "ipc": IPC,
+            "per_cell": PER_CELL,
+            "model": "ConvNetD2W8",
+            "init": "noise",
+            "dsa_strategy": "none",
+            "chunk": 5,
+            "steps": 1,
+            "inner_real": 0,
+            "representatives": 0,
+        }
+        return configuration.make(base | self.settings | changes)
+
+    def step(self, fairness="fairdd", dataset=None, **changes):
+        return Step(self.config(fairness, **changes), dataset or toy())
+
+    def images(self, step, seed=0):
+        key = jax.random.key(seed)
+        images = initial_images(key, step.dataset, ipc=step.config.ipc, init="noise").images
+        return jnp.asarray(images)
+
+    def batch(self, step, data):
+        drawn = step.sampler.draw(KEY, data.cells)
+        classes = jnp.arange(step.dataset.num_classes)
+        return OfClass(drawn, classes, jax.random.split(KEY, step.dataset.num_classes))
+
+    def variables(self, step):
+        return variables_of(step.config)
+
+    def run(self, step, images, batch, data, jit=True):
+        """Loss per class and gradient, all classes on one device."""
+        arguments = images, self.variables(step), data, batch
+        arguments = jax.device_put(arguments, jax.devices()[0])
+        return (compiled(step.config) if jit else function_of(step))(*arguments)
+
+    def result(self, fairness="fairdd", **changes):
+        step = self.step(fairness, **changes)
+        data = training_set(step.dataset, step.mesh)
+        return self.run(step, self.images(step), self.batch(step, data), data)
+
+    @pytest.mark.parametrize("fairness", FAIRDD)
+    def test_nothing_to_do_where_synthetic_equals_real_in_every_group(self, fairness):
+        """A data set whose groups all hold the same images, which the synthetic ones are too."""
+        rng = np.random.default_rng(1)
+        base = rng.integers(0, 256, (CLASSES, IPC, SIDE, SIDE, 3), np.uint8)
+        images = np.concatenate([base] * GROUPS, axis=1).reshape(-1, SIDE, SIDE, 3)
+        labels = np.repeat(np.arange(CLASSES), GROUPS * IPC)
+        groups = np.tile(np.repeat(np.arange(GROUPS), IPC), CLASSES)
+        split = images, labels, groups
+        dataset = Dataset.from_arrays(split, split, mean=(0.5,) * 3, std=(0.5,) * 3)
+        step = self.step(fairness, dataset=dataset, per_cell=IPC, **self.without_crops())
+        data = training_set(dataset, step.mesh)
+        same = jnp.asarray(base, jnp.float32) / 255 * 2 - 1
+        loss, gradient = self.run(step, same, self.batch(step, data), data)
+        other, slope = self.run(step, self.images(step), self.batch(step, data), data)
+        loss, slopes = self.own_part(fairness, loss), float(jnp.abs(slope).max())
+        assert float(jnp.abs(loss).max()) <= self.zero * float(jnp.abs(other).max())
+        if step.config.distance != "l1" and not self.coupled(fairness):
+            # l1 has no gradient at zero, and a coupled loss one of its own.
+            assert float(jnp.abs(gradient).max()) <= 30 * self.zero * slopes
+
+    def without_crops(self):
+        return {}
+
+    def coupled(self, fairness):
+        return False
+
+    def own_part(self, fairness, loss):
+        """Of the loss per class what its own images decide."""
+        return loss
+
+    @pytest.mark.parametrize("fairness", MODES)
+    def test_the_order_of_images_groups_and_classes_does_not_matter(self, fairness):
+        step = self.step(fairness)
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.images(step), self.batch(step, data)
+        loss, gradient = self.run(step, images, batch, data)
+        rng = np.random.default_rng(0)
+        order, groups = rng.permutation(batch.drawn.indices.shape[1]), np.array([2, 0, 1])
+        drawn = RealBatch(
+            batch.drawn.indices[:, order],
+            batch.drawn.weights[:, groups][:, :, order],
+            batch.drawn.shares[:, groups],
+        )
+        own = rng.permutation(IPC)
+        moved_loss, moved = self.run(step, images[:, own], batch._replace(drawn=drawn), data)
+        np.testing.assert_allclose(moved_loss, loss, rtol=2e-4)
+        self.close(moved, gradient[:, own])
+        classes = np.array([1, 2, 0])
+        if not self.coupled(fairness):  # which takes the place of a class for its label
+            batch = jax.tree.map(lambda x: x[classes], batch)
+            moved_loss, moved = self.run(step, images[classes], batch, data)
+            np.testing.assert_allclose(moved_loss, loss[classes], rtol=2e-4)
+            self.close(moved, gradient[classes])
+
+    def close(self, actual, expected, rtol=2e-3):
+        np.testing.assert_allclose(actual, expected, atol=rtol * float(jnp.abs(expected).max()))
+
+    @pytest.mark.parametrize("fairness", MODES)
+    def test_an_absent_group_does_not_count(self, fairness):
+        """Cell (2, 1) is empty: images that its weights leave out change nothing."""
+        step = self.step(fairness)
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.images(step), self.batch(step, data)
+        absent = np.asarray(batch.drawn.weights[2]).sum(0) == 0
+        assert absent.sum() == PER_CELL
+        loss, gradient = self.run(step, images, batch, data)
+        indices = batch.drawn.indices.at[2].set(
+            jnp.where(jnp.asarray(absent), 11, batch.drawn.indices[2])
+        )
+        other = batch._replace(drawn=batch.drawn._replace(indices=indices))
+        moved_loss, moved = self.run(step, images, other, data)
+        assert jnp.isfinite(gradient).all()
+        np.testing.assert_allclose(moved_loss, loss, rtol=1e-5)
+        self.close(moved, gradient, rtol=1e-5)
+
+    def test_chunks_do_not_matter(self):
+        loss, gradient = self.result()
+        other_loss, other = self.result(chunk=64)
+        np.testing.assert_allclose(other_loss, loss, rtol=2e-4)
+        self.close(other, gradient)
+
+    def test_jit_and_no_jit_agree(self):
+        step = self.step(chunk=64)
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.images(step), self.batch(step, data)
+        loss, gradient = self.run(step, images, batch, data)
+        eager_loss, eager = self.run(step, images, batch, data, jit=False)
+        np.testing.assert_allclose(eager_loss, loss, rtol=2e-4)
+        self.close(eager, gradient)
+
+    @pytest.mark.parametrize("fairness", FAIRDD)
+    def test_gradient_agrees_with_finite_differences(self, fairness):
+        step = self.step(fairness, **self.smooth())
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.images(step), self.batch(step, data)
+        _, gradient = self.run(step, images, batch, data)
+        direction = gradient / jnp.linalg.norm(gradient)
+        epsilon = 2e-2 * float(jnp.linalg.norm(images)) ** 0.5 / 4
+        ahead, behind = (
+            float(self.run(step, images + sign * epsilon * direction, batch, data)[0].sum())
+            for sign in (1, -1)
+        )
+        expected = (ahead - behind) / (2 * epsilon)
+        assert float(jnp.vdot(gradient, direction)) == pytest.approx(expected, rel=0.03)
+
+    def smooth(self):
+        """Settings under which the loss has second derivatives."""
+        return {"model": "ConvNetD2W8ASwish"}
+
+    def test_class_losses_add(self):
+        """The loss of an update is the sum over classes, each of its own images alone."""
+        step = self.step()
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.images(step), self.batch(step, data)
+        loss, gradient = self.run(step, images, batch, data)
+        for label in range(CLASSES):
+            alone = jax.tree.map(lambda x, k=label: x[k : k + 1], batch)
+            own_loss, own = self.run(step, images[label : label + 1], alone, data)
+            np.testing.assert_allclose(own_loss[0], loss[label], rtol=2e-4)
+            self.close(own[0], gradient[label])
+
+    @pytest.mark.parametrize("fairness", MODES)
+    def test_loss_falls_over_20_steps(self, fairness):
+        step = self.step(fairness)
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.images(step), self.batch(step, data)
+        first = loss = None
+        for _ in range(20):
+            loss, gradient = self.run(step, images, batch, data)
+            first = loss if first is None else first
+            images = images - self.rate(gradient) * gradient
+        assert float(loss.sum()) < 0.98 * float(first.sum())
+
+    def rate(self, gradient):
+        """A step that moves the fastest pixel by a twentieth of the deviation."""
+        return 0.05 / float(jnp.abs(gradient).max())
+
+
+class TestDM(Invariants):
+    settings: ClassVar[dict] = {"method": "dm"}
+
+
+class TestDC(Invariants):
+    settings: ClassVar[dict] = {"method": "dc"}
+
+
+@pytest.mark.slow  # DC with another preparation of the images
+class TestDSA(Invariants):
+    settings: ClassVar[dict] = {"method": "dsa", "dsa_strategy": "flip"}
+
+
+class TestIDC(Invariants):
+    settings: ClassVar[dict] = {"method": "idc", "factor": 2, "distance": "kernel_mse"}
+
+    def without_crops(self):
+        return {"factor": 1}
+
+
+class TestCAFE(Invariants):
+    settings: ClassVar[dict] = {"method": "cafe"}
+
+    def coupled(self, fairness):
+        return fairness == "vanilla"
+
+    def own_part(self, fairness, loss):
+        # The discrimination loss is there however well the features match.
+        return jnp.zeros_like(loss) if self.coupled(fairness) else loss
