@@ -28,8 +28,6 @@ _UNKNOWN = -1
 _SAMPLE = 5000
 _COMPONENTS = 50
 _BLOCK = 500  # images whose features are held at once
-# Rare groups add little variance: 0 would leave the components as they are, 1 whitens them.
-_WHITENING = 0.75
 _NOTHING = 1e-6  # a deviation below this, as a fraction of the largest, is rounding
 _CENTRES = 5  # of k-means for each cluster that is left of them
 
@@ -44,7 +42,7 @@ class GroupsConfig:
       clusters: clusters per class (kmeans), or at most so many, the largest (dbscan).
       min_samples: images within reach, itself included, that make an image a core of its cluster
         (dbscan).
-      core: share of the images of a class that are cores, which decides the reach eps (dbscan).
+      core: share of the images of a class that are cores, which decides the reach, eps (dbscan).
       missing: share of the training images of each class whose group is unknown; they get that of
         the nearest image of their class with a known one.
       noise: share of the training images whose group is replaced by another one.
@@ -56,7 +54,7 @@ class GroupsConfig:
     source: GroupSource = "given"
     clusters: int = 10
     min_samples: int = 5
-    core: float = 0.8
+    core: float = 0.75
     missing: float = 0.0
     noise: float = 0.0
 
@@ -81,17 +79,19 @@ def regroup(dataset: Dataset, config: GroupsConfig, *, features: Features, seed:
     """The data set as the matching sees it: the same images, other groups.
 
     Noise comes first; then everything happens inside a class. Its features are reduced to their
-    first principal components, its images are clustered there, and an image without a group
-    (unknown, noise of DBSCAN, or not in the sample that was clustered) gets that of the nearest
-    image with one. The clusters of a class are numbered from the largest on; equal numbers in two
-    classes have nothing to do with each other, and a class with fewer clusters has empty cells.
+    first 50 principal components, each divided by the root of its standard deviation: halfway to
+    whitening, since rare groups add little variance. There its images are clustered, and one
+    without a group (unknown, noise of DBSCAN, or not in the sample of 5000 that is clustered) gets
+    that of the nearest image with one. The clusters of a class are numbered from the largest on;
+    equal numbers in two classes have nothing to do with each other, and a class with fewer clusters
+    has empty cells.
 
     Args:
       dataset: the data set with its true groups.
       config: what to tell.
       features: maps uint8 images ``[n, H, W, C]`` to float features ``[n, D]``, each image by
-        itself; see `random_features`. Called with at most 5000 images, and only if images are
-        clustered or compared.
+        itself; see `random_features`. Called with at most 5000 images at once, and not at all if
+        none are clustered or compared.
       seed: decides which labels are wrong or unknown, the sample and the first centres.
 
     Returns:
@@ -151,7 +151,7 @@ def regroup(dataset: Dataset, config: GroupsConfig, *, features: Features, seed:
 def _signals(
     images: np.ndarray, members: np.ndarray, features: Features, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scaled principal components of a class, ``[n, d]``, and the images they were fitted to."""
+    """Scaled principal components of a class, ``[n, d]``, and which images they were fitted to."""
     from sklearn.utils.extmath import randomized_svd  # takes a second to import
 
     chosen = np.zeros(len(members), bool)
@@ -162,7 +162,7 @@ def _signals(
     fitted = fitted - mean
     size = min(_COMPONENTS, *fitted.shape)
     _, deviation, axes = randomized_svd(fitted, size, random_state=_random_state(rng))
-    axes = axes.T / np.maximum(deviation, _NOTHING * max(deviation[0], 1)) ** _WHITENING
+    axes = axes.T / np.sqrt(np.maximum(deviation, _NOTHING * max(deviation[0], 1)))
     signals = np.empty((len(members), size), np.float32)
     signals[sample] = fitted @ axes
     for start in range(0, len(others), _BLOCK):
