@@ -166,8 +166,9 @@ class Trainer:
             box_key, partner_key = jax.random.split(jax.random.fold_in(step_key, self.batch_size))
             box = augment.sample_box(box_key, x.shape, probability=self.cutmix)
             # The images of the batch in another order, padding last.
-            order = jax.random.uniform(partner_key, batch[0].shape) + (batch[2] == 0).astype(jnp.float32)
-            place = jnp.argsort(order)[rows]
+            padding = (batch[2] == 0).astype(jnp.float32)
+            order = jnp.argsort(jax.random.uniform(partner_key, padding.shape) + padding)
+            place = order[rows]
             partner = batch[1][place]
             x, own = augment.cutmix(box, x, inputs(batch[0][place], partner))
         targets = Targets(labels[indices], labels[partner], own, weights)
