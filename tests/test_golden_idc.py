@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from golden_matching import Matching
 from torch_layout import images_from_torch
 
 from fairdd_jax import formation
+from fairdd_jax.models.layers import Norm
 
 DISTANCES = ("cos", "mse", "ours")
 # COBRA's own fairdd of gradient matching divides by the number of groups.
@@ -41,15 +43,40 @@ def test_decoding(case):
     np.testing.assert_array_equal(np.tile(arrays["y"], factor**2), arrays["y_out"])
 
 
+def in_doubt(idc, label):
+    """Whether a relu of the decoded images lies so near to its kink that rounding decides its side.
+
+    Then the gradient of the loss, which is what is matched, has two right values.
+    """
+    images = idc.decode(jnp.asarray(idc.synthetic[label]))
+    _, state = idc.network.apply(
+        {"params": idc.params},
+        images,
+        capture_intermediates=lambda module, _: isinstance(module, Norm),
+        mutable=["intermediates"],
+    )
+    return min(jnp.abs(x).min() for x in jax.tree.leaves(state["intermediates"])) < 1e-6
+
+
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("mode", MODES)
 def test_matching(idc, mode, distance):
     key = f"idc_{mode}/{distance}"
     values, gradient = idc.loss_and_gradient(MODES[mode], distance)
-    assert_close(values, idc.golden[f"{key}/loss_per_class"], **FIRST_ORDER)
-    assert_close(values.sum(), idc.golden[f"{key}/loss_total"], **FIRST_ORDER)
+    gradient = gradient.reshape(idc.synthetic.shape)
+    slopes = None
     if f"{key}/grad_syn" in idc.golden:
-        expected = images_from_torch(idc.golden[f"{key}/grad_syn"])
-        assert_close(gradient, expected, **SECOND_ORDER)
+        slopes = images_from_torch(idc.golden[f"{key}/grad_syn"]).reshape(gradient.shape)
     else:
         assert distance != "ours"
+    doubts = [in_doubt(idc, label) for label in range(len(values))]
+    assert not all(doubts)
+    for label, doubt in enumerate(doubts):
+        loose = {"rtol": 2e-3} if doubt else {}
+        expected = idc.golden[f"{key}/loss_per_class"][label]
+        assert_close(values[label], expected, **FIRST_ORDER | loose)
+        if slopes is not None:
+            loose = {"rtol": 5e-2} if doubt else {}
+            assert_close(gradient[label], slopes[label], **SECOND_ORDER | loose)
+    total = idc.golden[f"{key}/loss_total"]
+    assert_close(values.sum(), total, **FIRST_ORDER | ({"rtol": 2e-3} if any(doubts) else {}))
