@@ -82,9 +82,9 @@ def regroup(dataset: Dataset, config: GroupsConfig, *, features: Features, seed:
     first 50 principal components, each divided by the root of its standard deviation: halfway to
     whitening, since rare groups add little variance. There its images are clustered, and one
     without a group (unknown, noise of DBSCAN, or not in the sample of 5000 that is clustered) gets
-    that of the nearest image with one. The clusters of a class are numbered from the largest on;
-    equal numbers in two classes have nothing to do with each other, and a class with fewer clusters
-    has empty cells.
+    that of the nearest image with one. The clusters of a class are numbered from the largest on (in
+    the sample); equal numbers in two classes have nothing to do with each other, and a class with
+    fewer clusters has empty cells.
 
     Args:
       dataset: the data set with its true groups.
