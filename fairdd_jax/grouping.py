@@ -5,7 +5,6 @@ the signal inside every class stand in for the groups. Scores always use the tru
 test images.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairdd_jax import models
+from fairdd_jax.clusters import kmeans
 from fairdd_jax.data import Dataset, flip_groups
 from fairdd_jax.embedding import Embedding
 from fairdd_jax.errors import ConfigError, unknown_name
@@ -196,16 +196,10 @@ def _kmeans(signals: np.ndarray, config: GroupsConfig, rng: np.random.Generator)
     By itself k-means cuts up the majority, where the squared error is; but all centres count the
     same when the nearest of them are joined (average linkage), however many images they have.
     """
-    from sklearn.cluster import AgglomerativeClustering, KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
+    from sklearn.cluster import AgglomerativeClustering
 
     centres = min(_CENTRES * config.clusters, len(signals))
-    method = KMeans(centres, n_init=1, random_state=_random_state(rng))
-    # Several threads add up in any order. Fewer distinct images than centres leave some unused.
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        method.fit(signals)
+    method = kmeans(signals, centres, seed=_random_state(rng))
     if centres <= config.clusters:
         return method.labels_
     joined = AgglomerativeClustering(config.clusters, linkage="average")

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fairdd_jax.clusters import kmeans
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import GroupIndex
 from fairdd_jax.embedding import Embedding
@@ -62,10 +63,15 @@ class Representatives:
         start = np.zeros((C, G), np.int64)
         order = np.zeros((C, self.step.sampler.batch_size), np.int32)
         for label in range(C):
-            chosen = [
-                self._choose(variables, members, wanted, rng) for members in self._pools(label, rng)
-            ]
-            images = np.concatenate(chosen)
+            pools = list(self._pools(label, rng))
+            # All pools of a class in one go: a call computes hundreds of images, however few it is
+            # asked for.
+            pixels = self.dataset.train.images[np.concatenate(pools)]
+            ends = np.cumsum([len(members) for members in pools])[:-1]
+            features = np.split(self._embedding(variables, pixels), ends)
+            images = np.concatenate(
+                [_nearest(*pool, wanted, rng) for pool in zip(pools, features, strict=True)]
+            )
             groups = self.dataset.train.groups[images]
             images = images[np.argsort(groups, kind="stable")]
             order[label, : len(images)] = images
@@ -97,16 +103,14 @@ class Representatives:
                 pool = np.sort(rng.choice(pool, config.pool, replace=False))
             yield pool
 
-    def _choose(
-        self, variables: PyTree, members: np.ndarray, wanted: int, rng: np.random.Generator
-    ) -> np.ndarray:
-        """The members next to the centres of that many clusters."""
-        from sklearn.cluster import KMeans  # takes a second to import
-        from sklearn.metrics import pairwise_distances_argmin
 
-        if len(members) <= wanted:
-            return members
-        features = self._embedding(variables, self.dataset.train.images[members])
-        clusters = KMeans(wanted, n_init=1, random_state=int(rng.integers(2**31)))
-        centres = clusters.fit(features).cluster_centers_
-        return members[np.unique(pairwise_distances_argmin(centres, features))]
+def _nearest(
+    members: np.ndarray, features: np.ndarray, wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The members next to the centres of that many clusters."""
+    from sklearn.metrics import pairwise_distances_argmin  # takes a second to import
+
+    if len(members) <= wanted:
+        return members
+    centres = kmeans(features, wanted, seed=int(rng.integers(2**31))).cluster_centers_
+    return members[np.unique(pairwise_distances_argmin(centres, features))]
