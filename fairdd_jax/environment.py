@@ -18,7 +18,7 @@ def on_cpu() -> bool:
 
 def versions() -> dict[str, str]:
     """Versions of the packages that decide about the numbers."""
-    packages = ("fairdd-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+    packages = ("fairdd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
     return {package: _version(package) for package in packages}
 
 

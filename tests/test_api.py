@@ -428,5 +428,5 @@ def test_a_source_of_the_users_own(monkeypatch, tmp_path):
         )
         assert run.dataset.name == name
         assert run.images.shape == (2, 1, 8, 8, 3)
-        with pytest.raises(ConfigError, match=r"group_noise .* means nothing to"):
-            distill(name, data_dir=tmp_path, **{"data.group_noise": 0.5})
+        with pytest.raises(ConfigError, match=r"bias_ratio .* means nothing to"):
+            distill(name, data_dir=tmp_path, **{"data.bias_ratio": 0.5})

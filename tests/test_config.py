@@ -190,7 +190,6 @@ def test_every_field_can_be_set():
         "data.name": "arrays",  # of one's own: no source says which settings it has
         "data.bias_ratio": 0.5,
         "data.minority": "unequal",
-        "data.group_noise": 0.1,
         "data.clean_colours": True,
         "data.seed": 1,
         "data.target": "job",
@@ -320,7 +319,7 @@ WRONG = [
     ({"evaluate.epochs": -1}, r"--evaluate.epochs -1 is out of range"),
     ({"evaluate.full_steps": -1}, r"--evaluate.full_steps -1 is out of range"),
     ({"data.bias_ratio": 1.5}, r"bias_ratio must be a fraction in \[0, 1\], got 1.5"),
-    ({"data.group_noise": -1}, r"group_noise must be a fraction in \[0, 1\]"),
+    ({"data.test_fraction": -1}, r"test_fraction must be a fraction in \[0, 1\]"),
 ]
 
 

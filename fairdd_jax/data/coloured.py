@@ -13,7 +13,6 @@ from fairdd_jax.data.listing import Source
 Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels
 
 _TEST_RATIO = 0.1  # ten colours, all equally frequent
-_NOISE_STREAM = 1  # keeps the draws of the group noise apart from those of the colours
 
 _DIGITS = tuple("0123456789")
 _GARMENTS = (
@@ -91,12 +90,7 @@ def _shown(
 
 
 def _dataset(config: DataConfig, train: Split, test: Split, classes: tuple[str, ...]) -> Dataset:
-    noise = np.random.default_rng([config.seed, _NOISE_STREAM])
-    groups = bias.flip_groups(
-        train.groups, fraction=config.group_noise, num_groups=len(bias.COLOURS), rng=noise
-    )
     half = (0.5,) * 3
-    train = Split(train.images, train.labels, groups)
     return Dataset(config.name, train, test, classes, bias.COLOUR_NAMES, mean=half, std=half)
 
 
@@ -119,7 +113,7 @@ def _grey_images(name: str, data_dir: Path | None, download: bool) -> tuple[Labe
 
 _MNIST = partial(_load_coloured, files="mnist", kind="mnist", classes=_DIGITS)
 _FASHION = partial(_load_coloured, files="fashion_mnist", kind="fashion", classes=_GARMENTS)
-_SETTINGS = frozenset({"bias_ratio", "minority", "group_noise", "seed", "clean_colours"})
+_SETTINGS = frozenset({"bias_ratio", "minority", "seed", "clean_colours"})
 
 SOURCES = {
     "demo": Source(_load_demo, _SETTINGS),

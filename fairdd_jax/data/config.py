@@ -29,8 +29,6 @@ class DataConfig:
           in [0, 1]. The test split has no bias, whatever this says.
       minority: how the other nine colours share the rest of a class: "equal" parts, or
           "unequal" ones in proportion 1:2:...:9, dealt to the colours at random.
-      group_noise: share of the training images whose group label is replaced by another one,
-          a fraction in [0, 1].
       clean_colours: for cfmnist_bg, colours that fade evenly to black instead of the official
           ones, which wrap around modulo 256; the colours of the others are clean already.
       seed: integer in [0, 2**32 - 1] that decides which image gets which colour and which split;
@@ -61,7 +59,6 @@ class DataConfig:
     name: str
     bias_ratio: float = 0.9
     minority: Minority = "equal"
-    group_noise: float = 0.0
     clean_colours: bool = False
     seed: int = 30
     target: Str = OWN
@@ -76,7 +73,7 @@ class DataConfig:
     damaged: Damaged = "refuse"
 
     def __post_init__(self) -> None:
-        for field in ("bias_ratio", "group_noise", "test_fraction"):
+        for field in ("bias_ratio", "test_fraction"):
             value = getattr(self, field)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ConfigError(f"{field} must be a fraction in [0, 1], got {value!r}")
