@@ -85,8 +85,8 @@ class Config:
       sampling: real images drawn evenly from every (class, group) cell, or uniformly from a class.
       per_cell: real images per (class, group) cell and update (stratified).
       batch_real: real images per class and update (proportional).
-      init: synthetic images start as random real images, as those of all groups in turn, as several
-        small ones in each (mix, with factor), or as noise.
+      init: synthetic images start as random real images, as factor**2 small ones in each (mix), as
+        the same of all groups in turn (balanced), or as noise.
       factor: crops along each side of a synthetic image, each of which is enlarged to an image of
         its own (multi-formation). By method, data and ipc if null.
       interpolation: how crops are enlarged, pixel centres (half_pixel) or corners on each other.

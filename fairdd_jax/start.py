@@ -31,8 +31,8 @@ def initial_images(
       key: random key.
       dataset: the real images.
       ipc: images per class I.
-      init: ``real``, random images of the class; ``balanced``, random images of its groups in
-        turn; ``mix``, ``factor**2`` small random images in each; ``noise``, standard normal.
+      init: ``real``, random images of the class; ``mix``, ``factor**2`` small ones in each;
+        ``balanced``, the same, and from its groups in turn; ``noise``, standard normal.
       factor: crops along each side of an image, see `fairdd_jax.formation`.
 
     Raises:
@@ -44,7 +44,7 @@ def initial_images(
         return Start(rng.standard_normal(shape, dtype=np.float32), None)
     if init not in get_args(Init):
         raise unknown_name("init", init, get_args(Init))
-    parts = factor**2 if init == "mix" else 1
+    parts = factor**2 if init in ("mix", "balanced") else 1
     chosen = np.stack(
         [
             _members(rng, dataset, label, init == "balanced", ipc=ipc, parts=parts)

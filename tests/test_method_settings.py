@@ -201,9 +201,10 @@ def test_cafe_needs_the_layers_of_a_network():
         Step(settings(method="cafe", model="MLP"), toy())
 
 
-def test_images_that_start_as_several_show_them():
+@pytest.mark.parametrize("init", ["mix", "balanced"])
+def test_images_that_start_as_several_show_them(init):
     dataset = toy()
-    images, groups = initial_images(jax.random.key(1), dataset, ipc=1, init="mix", factor=2)
+    images, groups = initial_images(jax.random.key(1), dataset, ipc=1, init=init, factor=2)
     assert images.shape == (CLASSES, 1, SIDE, SIDE, 3)
     assert groups.shape == (CLASSES, 4)
     pixels = np.rint((images * STD + MEAN) * 255).astype(int)
@@ -215,6 +216,10 @@ def test_images_that_start_as_several_show_them():
             part = pixels[label, 0, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
             found = np.flatnonzero((small == part).all((1, 2, 3)))
             assert groups[label, place] in of_class[found]
+        if init == "balanced":
+            available = np.bincount(of_class, minlength=dataset.num_groups)
+            shown = np.bincount(groups[label], minlength=dataset.num_groups)
+            assert (shown >= np.minimum(available, 4 // dataset.num_groups)).all()
 
 
 def test_a_run_of_coded_images(tmp_path):
