@@ -1,0 +1,117 @@
+"""The trials of the benchmarks: budgets, resuming, tables, and what counts as a direction."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fairdd_jax import presets
+
+BENCHMARKS = Path(__file__).parents[1] / "experiments" / "benchmarks"
+HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
+sys.path.append(str(BENCHMARKS))
+
+import ablations  # noqa: E402
+import equal_time  # noqa: E402
+import trials  # noqa: E402
+from trials import Trial  # noqa: E402
+
+SMALL = {"ipc": 1, "model": "ConvNetD1W8", "evaluate.epochs": 1}
+
+
+def result(accuracy, deo=0.5):
+    scores = {"accuracy": accuracy, "deo_max": deo, "deo_mean": deo / 2}
+    scores["cell_accuracy"] = [[accuracy, accuracy], [accuracy, accuracy]]
+    return {
+        "updates": 3,
+        "step_s": 0.5,
+        "peak_memory_bytes": 2**30,
+        "scores": {"ConvNet": scores},
+        "test_cell_counts": [[1, 1], [1, 1]],
+    }
+
+
+def test_a_trial_counts_steps():
+    found = trials.run(Trial("cmnist_fg_dm", {**SMALL, "steps": 3}), HEAD)
+    assert found["updates"] == 3
+    assert 0 <= found["scores"]["ConvNetD1W8"]["accuracy"] <= 1
+    assert np.sum(found["test_cell_counts"]) == 20
+
+
+def test_a_trial_stops_when_its_time_is_over():
+    """Compiling takes longer than this; the update that it is for still counts."""
+    found = trials.run(Trial("cmnist_fg_dm", {**SMALL, "steps": 1000}, 1e-3), HEAD)
+    assert found["updates"] == 1
+
+
+def test_what_is_known_is_not_run_again(tmp_path, monkeypatch):
+    out = tmp_path / "trials.json"
+    known, new = (Trial("cmnist_fg_dm", {**SMALL, "steps": n}) for n in (0, 1))
+    entry = {"trial": trials.asdict(known), "environment": {}, "result": result(0.5)}
+    out.write_text(json.dumps({"trials": [entry]}))
+    found = trials.collect([known, new], out, HEAD)
+    assert found[known.key] == entry
+    assert found[new.key]["result"]["updates"] == 1
+    assert found == trials.collect([known, new], out, tmp_path / "nowhere")
+
+
+def test_missing_data_ends_it(tmp_path, monkeypatch, capfd):
+    nowhere = str(tmp_path / "nowhere")
+    monkeypatch.setenv("TFDS_DATA_DIR", nowhere)
+    with pytest.raises(SystemExit) as error:
+        trials.collect([Trial("cmnist_fg_dm", SMALL)], tmp_path / "out.json", Path(nowhere))
+    assert error.value.code == 3
+    assert nowhere in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("score", trials.SCORES)
+def test_a_direction_exceeds_twice_the_spread(score):
+    low, high = [0.50, 0.52], [0.60, 0.60]
+    better, worse = (high, low) if score == "accuracy" else (low, high)
+    assert trials.spread(low) == pytest.approx(0.01 * np.sqrt(2))
+    assert ablations.verdict(better, worse, score) == "holds"
+    assert ablations.verdict(worse, better, score) == "the opposite"
+    assert ablations.verdict([0.50, 0.52], [0.53, 0.53], score) == "within the spread"
+
+
+def test_groups_that_the_test_set_lacks():
+    rates, counts = [[0.9, 0.5, 0.1], [0.8, 0.8, 0.8]], [[1, 3, 9], [2, 2, 9]]
+    scores = {"accuracy": 0.4, "deo_max": 0.8, "deo_mean": 0.4, "cell_accuracy": rates}
+    found = {"scores": {"ConvNet": scores}, "test_cell_counts": counts}
+    assert ablations.scores_of(ablations.row(), found)["accuracy"] == 0.4
+    without = ablations.scores_of(ablations.row(without=1), found)
+    assert without == pytest.approx({"accuracy": 5.6 / 8, "deo_max": 0.4, "deo_mean": 0.2})
+
+
+@pytest.mark.parametrize("name", ablations.STUDIES)
+def test_a_study_claims_what_its_rows_show(name):
+    study = ablations.STUDIES[name]
+    for claim in study.claims:
+        assert {claim.better, claim.worse} <= set(study.rows)
+    for row in study.rows.values():
+        assert row.arch in row.archs.split(",")
+        chosen = presets.compose(row.preset) | row.trial(0).settings
+        assert trials.configuration.make(chosen).steps == ablations.STEPS
+
+
+def test_tables_have_what_is_known():
+    study = ablations.STUDIES["minority"]
+    fair, biased = study.rows["fairdd, unequal"], study.rows["vanilla, unequal"]
+    known = {fair.trial(0).key: {"result": result(0.9, 0.1)}}
+    known |= {biased.trial(seed).key: {"result": result(0.2 + seed / 10)} for seed in (0, 1)}
+    text = "\n".join(ablations.lines(study, known, seeds=2))
+    assert "| fairdd, unequal | 90.0 | 10.0 | 5.0 | 1 |" in text
+    assert "| vanilla, unequal | 25.0 ± 7.1 | 50.0 ± 0.0 | 25.0 ± 0.0 | 2 |" in text
+    assert "| fairdd, unequal better than vanilla, unequal | accuracy | holds |" in text
+    assert "| vanilla | " not in text
+
+    comparison = equal_time.COMPARISONS["methods"]
+    known = {comparison.trial("dm, cobra", 0).key: {"result": result(0.9, 0.1)}}
+    text = "\n".join(equal_time.lines(comparison, known, seeds=1))
+    assert "| dm, cobra | 3 | 0.50 | 1.0 | 90.0 | 10.0 | 5.0 | 1 |" in text
+    assert "vanilla" not in text
+    for name in comparison.rows:
+        trial = comparison.trial(name, 0)
+        trials.configuration.make(presets.compose(trial.preset) | trial.settings)
