@@ -1,6 +1,5 @@
-"""The step and the loop: against plain loops over images and groups, and their invariants."""
+"""The step and the loop against plain loops over images and groups."""
 
-import dataclasses
 from functools import partial
 
 import jax
@@ -134,59 +133,18 @@ def test_update_agrees_with_a_plain_loop(method, fairness, sampler):
     np.testing.assert_allclose(moved, gradient, atol=2e-4 * np.abs(gradient).max())
 
 
-@pytest.mark.parametrize("method", ["dm", "dc"])
-def test_gradient_of_the_step_agrees_with_finite_differences(method):
-    dataset = toy()
-    smooth = "ConvNetD1W8ASwish"
-    config = settings(method, model=smooth, momentum_img=0.0, **WHOLE[0])
-    step, state, data, key = start(config, dataset)
-    before = np.asarray(state.images)
-    after, _ = step.run_block(state, data, key, length=1)
-    gradient = (before - np.asarray(after.images)) / config.lr_img
-    params = after.network.variables["params"]
-    loss = jax.jit(lambda s: plain_loss(config, dataset, step, params, s))
-    rng = np.random.default_rng(0)
-    direction = gradient + np.abs(gradient).mean() * rng.normal(size=gradient.shape)
-    direction = (direction / np.linalg.norm(direction)).astype(np.float32)
-    h = 0.05
-    slope = (loss(before + h * direction) - loss(before - h * direction)) / (2 * h)
-    np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=2e-2)
-
-
-@pytest.mark.parametrize("method", ["dm", "dc", "dsa"])
-def test_chunks_do_not_change_the_result(method):
-    strategy = "none" if method == "dc" else "color_crop_cutout_flip_scale_rotate"
+def test_chunks_do_not_change_what_is_augmented():
+    strategy = "color_crop_cutout_flip_scale_rotate"
     images = [
-        updated(settings(method, chunk=chunk, dsa_strategy=strategy), toy(), 2)[0].images
+        updated(settings("dsa", chunk=chunk, dsa_strategy=strategy), toy(), 2)[0].images
         for chunk in (5, 64)
     ]
     np.testing.assert_allclose(*images, atol=2e-5)
 
 
-def test_order_of_images_and_names_of_groups_do_not_matter():
-    dataset = toy()
-    rng = np.random.default_rng(1)
-    order, renamed = rng.permutation(len(dataset.train)), rng.permutation(GROUPS)
-    split = dataset.train
-    shuffled = (split.images[order], split.labels[order], renamed[split.groups[order]])
-    other = dataclasses.replace(dataset, train=type(split)(*shuffled), test=dataset.test)
-    config = settings("dm", **WHOLE[0])
-    step, state, data, key = start(config, dataset)
-    images = np.asarray(state.images)
-    expected = step.run_block(state, data, key, length=1)[0].images
-    permuted = Step(config, other)
-    result = permuted.run_block(
-        permuted.init(key, images), training_set(other, permuted.mesh), key, length=1
-    )[0].images
-    np.testing.assert_allclose(expected, result, atol=1e-5)
-
-
 @pytest.mark.parametrize("method", ["dm", "dc"])
-@pytest.mark.parametrize("fairness", ["vanilla", "fairdd", "fairdd_mean", "cobra"])
-def test_loss_falls(method, fairness):
-    config = settings(
-        method, fairness=fairness, steps=1, outer_loops=25, inner_epochs=0, log_every=1, lr_img=0.05
-    )
+def test_loss_falls(method):
+    config = settings(method, steps=1, outer_loops=25, inner_epochs=0, log_every=1, lr_img=0.05)
     seen = [line.loss for line in logged(config, toy())]
     assert len(seen) == 25
     assert np.mean(seen[-5:]) < 0.9 * np.mean(seen[:5])

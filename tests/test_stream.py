@@ -46,7 +46,12 @@ def distilled(name, dataset, where):
     return last
 
 
-@pytest.mark.parametrize("name", RUNS)
+SLOW = {"dm proportional", "dc batchnorm"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in RUNS]
+)
 def test_streamed_and_resident_give_the_same_images(name, on_disk):
     resident, streamed = (distilled(name, on_disk, where) for where in ("never", "always"))
     assert streamed.update == resident.update
