@@ -133,6 +133,7 @@ def test_update_agrees_with_a_plain_loop(method, fairness, sampler):
     np.testing.assert_allclose(moved, gradient, atol=2e-4 * np.abs(gradient).max())
 
 
+@pytest.mark.slow
 def test_chunks_do_not_change_what_is_augmented():
     strategy = "color_crop_cutout_flip_scale_rotate"
     images = [

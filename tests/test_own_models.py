@@ -220,7 +220,7 @@ def test_distils_and_evaluates(factory, features, method):
         assert 0 <= scores["accuracy"]["mean"] <= 1
 
 
-@pytest.mark.parametrize("method", ["dm", "dc"])
+@pytest.mark.parametrize("method", ["dm", pytest.param("dc", marks=pytest.mark.slow)])
 def test_our_network_as_a_strange_one_gives_our_results(method):
     """Bit by bit, though its features take a second pass."""
     strange = partial(LogitsOnly, width=8, depth=1)

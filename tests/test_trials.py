@@ -33,17 +33,12 @@ def result(accuracy, deo=0.5):
     }
 
 
-def test_a_trial_counts_steps():
-    found = trials.run(Trial("cmnist_fg_dm", {**SMALL, "steps": 3}), HEAD)
-    assert found["updates"] == 3
-    assert 0 <= found["scores"]["ConvNetD1W8"]["accuracy"] <= 1
-    assert np.sum(found["test_cell_counts"]) == 20
-
-
 def test_a_trial_stops_when_its_time_is_over():
     """Compiling takes longer than this; the update that it is for still counts."""
     found = trials.run(Trial("cmnist_fg_dm", {**SMALL, "steps": 1000}, 1e-3), HEAD)
     assert found["updates"] == 1
+    assert 0 <= found["scores"]["ConvNetD1W8"]["accuracy"] <= 1
+    assert np.sum(found["test_cell_counts"]) == 20
 
 
 def test_what_is_known_is_not_run_again(tmp_path, monkeypatch):

@@ -221,6 +221,7 @@ def test_second_derivatives_match_finite_differences(tiny):
         check_grads(loss, (params, images), order=2, modes=["rev"], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradient_matching_moves_the_images():
     """Second derivatives inside the compiled loops."""
     settings = {"steps": 1, "ipc": 1, "per_cell": 2, "outer_loops": 1}
