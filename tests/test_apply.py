@@ -119,6 +119,7 @@ def test_distribution_matching_goes_the_same_way(network, variables, images):
     assert 0.99 < cosine(bfloat16, float32) < 1 - ROUNDING**2
 
 
+@pytest.mark.slow
 def test_gradient_matching_goes_the_same_way(network, variables, images):
     """Measured: 0.9997 by the parameters and 0.996 by the images, through the second derivative."""
     bfloat16, float32 = (

@@ -30,7 +30,7 @@ def modes(*fast):
     return [*fast, *(pytest.param(mode, marks=pytest.mark.slow) for mode in others)]
 
 
-MODES = modes("vanilla", "fairdd", "cobra")
+MODES = modes("vanilla", "fairdd")
 FAIRDD = modes("fairdd")
 KEY = jax.random.key(7)
 

@@ -115,7 +115,9 @@ WHOLE = [{"sampling": "stratified", "per_cell": 60}, {"sampling": "proportional"
 
 
 @pytest.mark.parametrize("sampler", WHOLE, ids=["stratified", "proportional"])
-@pytest.mark.parametrize("fairness", ["vanilla", "fairdd", "cobra"])
+@pytest.mark.parametrize(
+    "fairness", ["vanilla", "fairdd", pytest.param("cobra", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("method", ["dm", "dc"])
 def test_update_agrees_with_a_plain_loop(method, fairness, sampler):
     """With every cell drawn whole, a step is one SGD step on the loss of the whole data set."""

@@ -46,7 +46,7 @@ def distilled(name, dataset, where):
     return last
 
 
-SLOW = {"dm proportional", "dc batchnorm"}
+SLOW = {"dm proportional", "dc", "dc batchnorm"}
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,7 @@ def test_gradient_matching_moves_the_images():
 # bfloat16
 
 
+@pytest.mark.slow
 def test_bfloat16_goes_the_same_way():
     network = models.create("ViT1W32", num_classes=4, image_shape=(8, 8, 3))
     images = normal(4, 8, 8, 3)
