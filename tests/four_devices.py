@@ -24,16 +24,8 @@ DSA = "flip_crop"
 # in batches of six has a last batch of two.
 RUNS = {
     "dm": (3, {"fairness": "cobra", "warmup_epochs": 2}),
-    "dsa": (
-        4,
-        {
-            "inner_epochs": 2,
-            "lr_net": 0.1,
-            "batch_train": 6,
-            "model": "ConvNetD1W8BN",
-            "dsa_strategy": DSA,
-        },
-    ),
+    "dc": (4, {"inner_epochs": 2, "lr_net": 0.1, "batch_train": 6}),
+    "dsa": (4, {"inner_epochs": 2, "lr_net": 0.1, "model": "ConvNetD1W8BN", "dsa_strategy": DSA}),
 }
 # Number of images, images per optimiser step, and augmentation.
 TRAININGS = {"one batch": (10, 256, "none"), "batches": (30, 8, DSA)}

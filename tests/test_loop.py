@@ -1,5 +1,6 @@
 """The step and the loop against plain loops over images and groups."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -143,6 +144,24 @@ def test_chunks_do_not_change_what_is_augmented():
         for chunk in (5, 64)
     ]
     np.testing.assert_allclose(*images, atol=2e-5)
+
+
+def test_order_of_images_and_names_of_groups_do_not_matter():
+    dataset = toy()
+    rng = np.random.default_rng(1)
+    order, renamed = rng.permutation(len(dataset.train)), rng.permutation(GROUPS)
+    split = dataset.train
+    shuffled = (split.images[order], split.labels[order], renamed[split.groups[order]])
+    other = dataclasses.replace(dataset, train=type(split)(*shuffled), test=dataset.test)
+    config = settings("dm", **WHOLE[0])
+    step, state, data, key = start(config, dataset)
+    images = np.asarray(state.images)
+    expected = step.run_block(state, data, key, length=1)[0].images
+    permuted = Step(config, other)
+    result = permuted.run_block(
+        permuted.init(key, images), training_set(other, permuted.mesh), key, length=1
+    )[0].images
+    np.testing.assert_allclose(expected, result, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["dm", "dc"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-RUNS = {"dm": 3, "dsa": 4}  # and the devices that divide its classes
+RUNS = {"dm": 3, "dc": 4, "dsa": 4}  # and the devices that divide its classes
 TRAININGS = ("one batch", "batches")
 # Sums of float32 in another order differ by 1e-7; three updates, or the steps of a training, with
 # second derivatives make more of it.

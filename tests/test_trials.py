@@ -69,6 +69,7 @@ def test_a_direction_exceeds_twice_the_spread(score):
     assert ablations.verdict(better, worse, score) == "holds"
     assert ablations.verdict(worse, better, score) == "the opposite"
     assert ablations.verdict([0.50, 0.52], [0.53, 0.53], score) == "within the spread"
+    assert ablations.verdict(better[:1], worse, score) == "one seed"
 
 
 def test_groups_that_the_test_set_lacks():
@@ -94,10 +95,10 @@ def test_a_study_claims_what_its_rows_show(name):
 def test_tables_have_what_is_known():
     study = ablations.STUDIES["minority"]
     fair, biased = study.rows["fairdd, unequal"], study.rows["vanilla, unequal"]
-    known = {fair.trial(0).key: {"result": result(0.9, 0.1)}}
+    known = {fair.trial(seed).key: {"result": result(0.9, 0.1)} for seed in (0, 1)}
     known |= {biased.trial(seed).key: {"result": result(0.2 + seed / 10)} for seed in (0, 1)}
     text = "\n".join(ablations.lines(study, known, seeds=2))
-    assert "| fairdd, unequal | 90.0 | 10.0 | 5.0 | 1 |" in text
+    assert "| fairdd, unequal | 90.0 ± 0.0 | 10.0 ± 0.0 | 5.0 ± 0.0 | 2 |" in text
     assert "| vanilla, unequal | 25.0 ± 7.1 | 50.0 ± 0.0 | 25.0 ± 0.0 | 2 |" in text
     assert "| fairdd, unequal better than vanilla, unequal | accuracy | holds |" in text
     assert "| vanilla | " not in text

@@ -8,20 +8,15 @@ deviation over seeds, the larger of the two sides. What the JSON has already is 
 table beside it is drawn from it.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import measure
 import numpy as np
-from trials import SCORES, Result, Trial, collect, percent, spread
-
-from fairdd_jax import workdir
+from trials import SCORES, Result, Trial, collect, percent, read_options, spread, write_tables
 
 STEPS = 100
 FG, BG = "cmnist_fg_dm", "cmnist_bg_dm"
@@ -204,13 +199,15 @@ def scores_of(row: Row, result: Result) -> dict[str, float]:
 
 
 def verdict(better: list[float], worse: list[float], score: str) -> str:
-    """Whether a direction exceeds twice the larger spread of its two sides.
+    """Whether a direction exceeds twice the larger spread of its two sides, of two seeds or more.
 
     >>> verdict([0.90, 0.92], [0.5, 0.5], "accuracy")
     'holds'
     >>> verdict([0.90, 0.92], [0.5, 0.5], "deo_max")
     'the opposite'
     """
+    if min(len(better), len(worse)) < 2:
+        return "one seed"
     sign = 1 if score == "accuracy" else -1
     gain = sign * (statistics.mean(better) - statistics.mean(worse))
     threshold = 2 * max(spread(better), spread(worse))
@@ -243,27 +240,16 @@ def lines(study: Study, results: dict[str, dict[str, Any]], seeds: int) -> Itera
 
 
 def main() -> int:
-    """Run what is missing, and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data_dir", type=Path, help="folder with MNIST's IDX files")
-    parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=measure.RESULTS / "ablations.json")
-    options = parser.parse_args()
+    """Run what is missing, and write the tables."""
+    options = read_options(__doc__, STUDIES, "ablations")
     rows = [row for name in options.only for row in STUDIES[name].rows.values()]
     # All rows with one seed first: what is cut short is still a whole table.
     trials = [row.trial(seed) for seed in range(options.seeds) for row in rows]
     results = collect(trials, options.out, options.data_dir)
-    head = (
-        f"# Ablations\n\n{STEPS} steps of DM, IPC 10; percent, ± over seeds; by `ablations.py`.\n"
-    )
-    parts = [head]
+    parts = [f"# Ablations\n\nDM, {STEPS} steps, IPC 10; percent, ± over seeds; `ablations.py`.\n"]
     for study in STUDIES.values():
         parts.extend(lines(study, results, options.seeds))
-    workdir.write_atomically(options.out.with_suffix(".md"), "\n".join(parts).encode())
-    print("\n".join(parts))
+    write_tables(parts, options.out)
     return 0
 
 

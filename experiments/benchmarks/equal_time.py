@@ -7,18 +7,14 @@ network of 300 epochs. What the JSON has already is not run again; the table bes
 from it. Seconds per update are those of the trial, which needs the machine for itself.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import measure
-from trials import SCORES, Trial, collect, percent
+from trials import SCORES, Trial, collect, percent, read_options, write_tables
 
-from fairdd_jax import workdir
 from fairdd_jax.methods import METHODS
 
 FAIRNESS = ("vanilla", "fairdd", "cobra")
@@ -72,15 +68,8 @@ def lines(comparison: Comparison, results: dict[str, dict[str, Any]], seeds: int
 
 
 def main() -> int:
-    """Run what is missing, and write the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data_dir", type=Path, help="folder with the IDX files")
-    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=list(COMPARISONS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=measure.RESULTS / "equal_time.json")
-    options = parser.parse_args()
+    """Run what is missing, and write the tables."""
+    options = read_options(__doc__, COMPARISONS, "equal_time")
     chosen = [COMPARISONS[name] for name in options.only]
     # All rows with one seed first: what is cut short is still a whole table.
     trials = [
@@ -90,11 +79,10 @@ def main() -> int:
         for name in comparison.rows
     ]
     results = collect(trials, options.out, options.data_dir)
-    parts = ["# Equal time\n\nIPC 10; percent, ± over seeds; by `equal_time.py`.\n"]
+    parts = ["# Equal time\n\nIPC 10; percent, ± over seeds; `equal_time.py`.\n"]
     for comparison in COMPARISONS.values():
         parts.extend(lines(comparison, results, options.seeds))
-    workdir.write_atomically(options.out.with_suffix(".md"), "\n".join(parts).encode())
-    print("\n".join(parts))
+    write_tables(parts, options.out)
     return 0
 
 

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import measure
+
 from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets, sharding, workdir
 from fairdd_jax.api import Run
@@ -129,6 +131,25 @@ def percent(values: list[float]) -> str:
     """
     mean = f"{100 * statistics.mean(values):.1f}"
     return f"{mean} ± {100 * spread(values):.1f}" if len(values) > 1 else mean
+
+
+def read_options(description: str | None, tables: Iterable[str], name: str) -> argparse.Namespace:
+    """The command line of a program that tabulates trials; its JSON has that name by default."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data_dir", type=Path, help="folder with the IDX files")
+    parser.add_argument("--only", nargs="+", choices=list(tables), default=list(tables))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=measure.RESULTS / f"{name}.json")
+    return parser.parse_args()
+
+
+def write_tables(lines: Iterable[str], out: Path) -> None:
+    """Write Markdown beside the JSON, and print it."""
+    text = "\n".join(lines)
+    workdir.write_atomically(out.with_suffix(".md"), text.encode())
+    print(text)
 
 
 def main() -> int:
