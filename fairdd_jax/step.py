@@ -216,15 +216,20 @@ class Step:
         else:
             everywhere = jax.lax.all_gather(state.images, AXIS, tiled=True)
             images, labels = labelled(jax.vmap(self.matching.decode)(everywhere))
-        per_epoch = self.trainer.steps_per_epoch(images.shape[0])
-        warmup = config.warmup_epochs * per_epoch
-        inner = -(-config.inner_real // config.batch_train) or config.inner_epochs * per_epoch
+        warmup, inner = self.training_steps(images.shape[0])
         steps: jax.Array | int = warmup
         if config.outer_loops > 1:
             first = self._is_first(state)
             network = jax.tree.map(partial(jnp.where, first), network, state.network)
             steps = jnp.where(first, warmup, inner)
         return self.trainer.run(network, images, labels, train_key, 0, steps)
+
+    def training_steps(self, num_images: int) -> tuple[int, int]:
+        """Steps of network training on so many images: before the first update, between two."""
+        config = self.config
+        per_epoch = self.trainer.steps_per_epoch(num_images)
+        on_real = -(-config.inner_real // config.batch_train)
+        return config.warmup_epochs * per_epoch, on_real or config.inner_epochs * per_epoch
 
     def upcoming(self, state: State, key: jax.Array) -> PyTree:
         """Variables of the network of the next update, before it is trained."""

@@ -117,10 +117,20 @@ def chips(topology: str) -> Iterator[None]:
         yield
 
 
-def compiled_row(config: Config, shapes: Shapes, show: int) -> Row:
-    """Compile a block of updates; its figures. Prints the ``show`` dearest operations."""
+def row_of(config: Config, shapes: Shapes, show: int, known: dict[str, Row]) -> Row:
+    """A block of updates; presets that differ in what the images show share a program."""
     step, arguments = abstract_step(config, shapes)
     lowered = step.run_block.lower(*arguments, length=config.block)
+    program = lowered.as_text()
+    if program not in known:
+        known[program] = compiled_row(config, shapes, step, lowered, show)
+    return known[program]
+
+
+def compiled_row(
+    config: Config, shapes: Shapes, step: Step, lowered: jax.stages.Lowered, show: int
+) -> Row:
+    """Compile a block of updates; its figures. Prints the ``show`` dearest operations."""
     settings = {"chips": step.mesh.size, "chunk": config.chunk, "block": config.block}
     began = time.perf_counter()
     try:
@@ -181,9 +191,9 @@ def mean_training_steps(step: Step) -> float:
     """Steps of network training per update where the compiler does not know their number."""
     config = step.config
     loops = config.outer_loops
-    epochs = (config.warmup_epochs + (loops - 1) * config.inner_epochs) / loops
-    num_images = step.dataset.num_classes * config.ipc
-    return epochs * step.trainer.steps_per_epoch(num_images) if loops > 1 else 0.0
+    num_images = step.dataset.num_classes * config.ipc * config.factor**2
+    warmup, inner = step.training_steps(num_images)
+    return (warmup + (loops - 1) * inner) / loops if loops > 1 else 0.0
 
 
 def traced_flops(config: Config, shapes: Shapes) -> int:
@@ -263,22 +273,24 @@ def main() -> None:
     if out and out.exists():
         kept = json.loads(out.read_text())["rows"]
         rows = {(row["preset"], row["topology"]): row for row in kept if row["preset"] in names}
-    programs: dict[str, Row] = {}  # presets that differ in what the images show share one
+    known: dict[str, Row] = {}
     for preset, topology in product(options.presets, options.topologies):
         with chips(topology):
             config = configuration.make(presets.compose(preset) | chosen)
-            shapes = SHAPES[config.data.name]
-            same = repr((replace(config, data=None), shapes, topology))  # type: ignore[arg-type]
-            if same not in programs:
-                programs[same] = compiled_row(config, shapes, options.operations)
+            found = row_of(config, SHAPES[config.data.name], options.operations, known)
         labels = {"preset": preset, "topology": topology, "settings": chosen}
-        rows[preset, topology] = labels | programs[same]
+        rows[preset, topology] = labels | found
         print(markdown([rows[preset, topology]]).splitlines()[-1], flush=True)
-    if out:
-        table = [rows[key] for key in sorted(rows)]
-        versions = environment.describe() | {"libtpu": metadata.version("libtpu")}
-        workdir.write_json(out, {"rows": table, **versions})
-        workdir.write_atomically(out.with_suffix(".md"), markdown(table).encode())
+        if out:
+            write(out, rows)
+
+
+def write(out: Path, rows: dict[tuple[str, str], Row]) -> None:
+    """The rows as JSON, and as a table beside it."""
+    table = [rows[key] for key in sorted(rows)]
+    versions = environment.describe() | {"libtpu": metadata.version("libtpu")}
+    workdir.write_json(out, {"rows": table, **versions})
+    workdir.write_atomically(out.with_suffix(".md"), markdown(table).encode())
 
 
 if __name__ == "__main__":

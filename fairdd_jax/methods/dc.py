@@ -120,4 +120,5 @@ DC = Method(
     loops=lambda ipc, on_real: dc_loops(ipc),
     cobra_distance="ours",
     frozen_statistics=True,
+    of_gradients=True,
 )

@@ -78,6 +78,7 @@ class Method:
         beforehand, or those of the batch in hand.
       coupling: ``(forward, params, real, label, weights, synthetic means [C, D])`` to the `Pull` of
         the real images of a class, which vanilla adds; weights ``[N]`` add up to N.
+      of_gradients: whether the signals are gradients of the network's parameters.
       layers: whether it needs the layers of the network's outputs.
     """
 
@@ -94,6 +95,7 @@ class Method:
     cobra_warmup: bool = False
     cobra_class_mean: bool = False
     coupling: Callable[..., Pull] | None = None
+    of_gradients: bool = False
     layers: bool = False
 
     @property
