@@ -111,7 +111,7 @@ def run_updates(
             losses.append(loss)
             done += length
         mean = float(sum(losses)) / ((done - since) * dataset.num_classes)
-        current = np.array(state.images)  # a copy: the state is donated
+        current = np.array(state.result)  # a copy: the state is donated
         if not (np.isfinite(mean) and np.isfinite(current).all()):
             raise NonFiniteLossError(
                 f"the matching loss ({mean}) or the images became infinite or NaN between updates "

@@ -71,6 +71,7 @@ _MINIMA = {
     "batch_real": 1,
     "lr_img": 0.0,
     "momentum_img": 0.0,
+    "average_img": 0.0,
     "factor": 1,
     "batch_syn": 0,
     "outer_loops": 1,
@@ -101,6 +102,7 @@ _MINIMA = {
 _MAXIMA = {
     "seed": 2**32 - 1,
     "momentum_img": 1.0,
+    "average_img": 1.0,
     "momentum_net": 1.0,
     "cutmix": 1.0,
     "evaluate.cutmix": 1.0,

@@ -100,6 +100,8 @@ class Config:
       space: units of the synthetic images, normalised; or pixel values in [0, 1], to which they are
         clipped at the start of every iteration.
       momentum_img: momentum of the synthetic images.
+      average_img: the result is a running mean of the synthetic images, of which every update keeps
+        this share; 0 takes the last ones.
       batch_syn: synthetic images per class and update, decoded ones, drawn at random; 0 takes all.
       outer_loops: updates of the images per network. By method and ipc if null.
       inner_epochs: epochs of network training between two updates. By method and ipc if null.
@@ -147,6 +149,7 @@ class Config:
     lr_img_halved: str = ""
     space: Literal["normalised", "pixel"] = "normalised"
     momentum_img: float = 0.5
+    average_img: float = 0.0
     batch_syn: int = 0
     outer_loops: Int = UNSET
     inner_epochs: Int = UNSET

@@ -43,6 +43,13 @@ class State(NamedTuple):
     """The network of the current iteration."""
     update: jax.Array
     """Updates done so far."""
+    average: jax.Array | None
+    """Running mean of the images, if the configuration asks for one."""
+
+    @property
+    def result(self) -> jax.Array:
+        """The images to show and to score."""
+        return self.images if self.average is None else self.average
 
 
 def training_set(dataset: Dataset, mesh: Mesh) -> TrainingSet:
@@ -113,14 +120,17 @@ class Step:
         """The state before the first update."""
         network = self._fresh(key)
         start = jnp.array(images)  # a copy: the state is donated
-        state = State(start, self.optimizer.init(start), network, jnp.zeros((), jnp.int32))
+        average = jnp.array(start) if self.config.average_img else None
+        opt_state = self.optimizer.init(start)
+        state = State(start, opt_state, network, jnp.zeros((), jnp.int32), average)
         return place(state, self.mesh, self._specs(state))
 
     def _specs(self, state: State) -> PyTree:
         """Classes are split over the devices, the network is on all of them."""
         of_optimizer = jax.tree.map(lambda x: SPLIT if x.ndim else REPLICATED, state.opt_state)
         of_network = jax.tree.map(lambda x: REPLICATED, state.network)
-        specs: tuple[Any, ...] = (SPLIT, of_optimizer, of_network, REPLICATED)
+        of_average = None if state.average is None else SPLIT
+        specs: tuple[Any, ...] = (SPLIT, of_optimizer, of_network, REPLICATED, of_average)
         return State(*specs)
 
     def update(self, state: State, data: TrainingSet, key: jax.Array) -> tuple[State, jax.Array]:
@@ -144,7 +154,10 @@ class Step:
         losses, gradient = self.matching(state.images, variables, data, own)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
         images = optax.apply_updates(state.images, updates)
-        state = State(images, opt_state, network, state.update + 1)
+        average = state.average
+        if average is not None:
+            average = optax.incremental_update(images, average, 1.0 - self.config.average_img)
+        state = State(images, opt_state, network, state.update + 1, average)
         return state, jax.lax.psum(losses.sum(), AXIS)
 
     def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> jax.Array:

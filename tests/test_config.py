@@ -224,6 +224,7 @@ def test_every_field_can_be_set():
         "representatives": 4,
         "pool": 30,
         "momentum_img": 0.75,
+        "average_img": 0.95,
         "lr_net": 0.5,
         "batch_train": 9,
         "stream": "always",

@@ -106,6 +106,20 @@ def test_the_learning_rate_is_halved_on_the_way():
     assert rates == [0.25] * 4 + [0.125] * 2 + [0.0625] * 2
 
 
+def test_the_result_is_the_running_mean_of_the_images():
+    def images(**changes):
+        config = settings(log_every=1, **changes)
+        start = begun(config)[1].images
+        lines = run_updates(config, toy(), key=jax.random.key(0), images=start)
+        return [np.asarray(start), *(line.images for line in lines)]
+
+    (mean, *steps), (_, *means) = images(), images(average_img=0.75)
+    for now, found in zip(steps, means, strict=True):
+        mean = 0.75 * mean + 0.25 * now
+        np.testing.assert_allclose(found, mean, atol=1e-6)
+    assert np.abs(mean - steps[-1]).max() > 1e-3
+
+
 def test_the_network_is_trained_on_real_images_between_updates():
     config = settings(
         inner_real=12, batch_train=5, momentum_net=0.9, weight_decay_net=0.01, lr_net=0.1
