@@ -129,8 +129,7 @@ class Matching:
         # are grouped convolutions, which on TPU move ten times the bytes.
         num_classes = jax.tree.leaves(of_classes)[0].shape[0]
         together = min(num_classes, self.config.chunk // self.sampler.batch_size)
-        together *= not self.method.of_gradients
-        if together <= 1:
+        if self.method.of_gradients or together <= 1:
             return jax.lax.map(lambda xs: function(*xs), of_classes)
         return jax.lax.map(lambda xs: function(*xs), of_classes, batch_size=together)
 

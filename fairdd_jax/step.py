@@ -129,7 +129,7 @@ class Step:
         """Classes are split over the devices, the network is on all of them."""
         of_optimizer = jax.tree.map(lambda x: SPLIT if x.ndim else REPLICATED, state.opt_state)
         of_network = jax.tree.map(lambda x: REPLICATED, state.network)
-        of_average = None if state.average is None else SPLIT
+        of_average = jax.tree.map(lambda _: SPLIT, state.average)
         specs: tuple[Any, ...] = (SPLIT, of_optimizer, of_network, REPLICATED, of_average)
         return State(*specs)
 
