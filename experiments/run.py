@@ -5,40 +5,29 @@ python experiments/run.py --config cmnist_fg_dm --data_dir DATA [--ipc 10] [--an
 
 import signal
 import sys
+from argparse import Namespace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
-from fairdd_jax import comparison, report, sharding, workdir
+from fairdd_jax import comparison, interrupts, report, sharding, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
-from fairdd_jax.api import Run
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import NonFiniteLossError
+from fairdd_jax.interrupts import Terminated
 from fairdd_jax.loop import Progress
-
-TERMINATED = 128 + signal.SIGTERM
-
-
-class Terminated(BaseException):
-    """SIGTERM, raised where the program stands so that it can save."""
+from fairdd_jax.resume import Keeper, refuse_unfinished, saved_results
+from fairdd_jax.run import Run
 
 
 def main(arguments: list[str]) -> int:
     """Parse, load, call; returns the exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, interrupts.raise_terminated)
     sharding.use_all_cores()
-    try:
-        return terminal.exit_code(run, arguments)
-    except Terminated:
-        return TERMINATED
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    return terminal.exit_code(run, arguments)
 
 
 def run(arguments: list[str], console: Console) -> int:
@@ -49,27 +38,35 @@ def run(arguments: list[str], console: Console) -> int:
     config, options = command.config, command.options
     name = options.config if options.config == "demo" else _name(config)
     folder = workdir.prepare(Path(options.workdir or f"runs/{name}"))
-    dataset = terminal.load(command, console)
-    runs: dict[str, Run] = {}
-    if options.config == "demo":
-        baselines: dict[str, dict[str, Any]] = {}
-        for mode in dict.fromkeys(["vanilla", config.fairness]):
-            # What a mode decides, such as its distance, is decided for each.
-            chosen = configuration.from_arguments(
-                command.fields, [*command.rest, f"--fairness={mode}"]
-            )
-            runs[mode] = distil_and_score(chosen, dataset, folder / mode, console, baselines)
-            baselines = runs[mode].baselines
-        rows = comparison.score_rows(runs)
-        workdir.write_json(folder / "comparison.json", rows)
-        picture = report.png_bytes(comparison.picture(runs))
-        workdir.write_atomically(folder / "comparison.png", picture)
-    else:
-        runs[config.fairness] = distil_and_score(config, dataset, folder, console, {})
-        rows = comparison.score_rows(runs)
-    console.print(terminal.score_table(rows))
+    with workdir.locked(folder):
+        dataset = terminal.load(command, console)
+        runs: dict[str, Run] = {}
+        if options.config == "demo":
+            runs = _side_by_side(command, dataset, folder, console)
+        else:
+            runs[config.fairness] = distil_and_score(config, dataset, folder, console, {}, options)
+    console.print(terminal.score_table(comparison.score_rows(runs)))
     console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _side_by_side(
+    command: terminal.Command, dataset: Dataset, folder: Path, console: Console
+) -> dict[str, Run]:
+    """Vanilla and the chosen fairness mode, each in a folder of its own, and how they compare."""
+    runs: dict[str, Run] = {}
+    baselines: dict[str, dict[str, Any]] = {}
+    for mode in dict.fromkeys(["vanilla", command.config.fairness]):
+        # What a mode decides, such as its distance, is decided for each.
+        config = configuration.from_arguments(command.fields, [*command.rest, f"--fairness={mode}"])
+        runs[mode] = distil_and_score(
+            config, dataset, folder / mode, console, baselines, command.options
+        )
+        baselines = runs[mode].baselines
+    workdir.write_json(folder / "comparison.json", comparison.score_rows(runs))
+    picture = report.png_bytes(comparison.picture(runs))
+    workdir.write_atomically(folder / "comparison.png", picture)
+    return runs
 
 
 def _name(config: Config) -> str:
@@ -83,6 +80,7 @@ def distil_and_score(
     folder: Path,
     console: Console,
     baselines: dict[str, dict[str, Any]],
+    options: Namespace,
 ) -> Run:
     """One run with all its files; interrupted or failed, it saves what it has.
 
@@ -90,28 +88,26 @@ def distil_and_score(
     """
     this = Run(config, dataset)
     workdir.prepare(folder)
-    workdir.remove(folder / "metrics.jsonl")
+    resume = options.resume == "auto"
+    if options.resume is None:
+        refuse_unfinished(folder)
+    saved = saved_results(folder) if resume else {}
+    if not resume:
+        for name in ("metrics.jsonl", "results.json"):
+            workdir.remove(folder / name)
     this.save_config(folder)
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
-        with terminal.progress_bar(
-            console, f"distil {title}", config.updates, "updates"
-        ) as advance:
-            done = 0
-
-            def on_progress(line: Progress) -> None:
-                nonlocal done
-                workdir.append_line(folder / "metrics.jsonl", line.line())
-                advance(line.update - done, terminal.detail(line))
-                done = line.update
-
-            this.distill(on_progress)
+        _distil(this, folder, console, options, f"distil {title}")
+        this.take_scores(saved)
         this.save(folder)
         this.baselines |= baselines
         names = [n for n in configuration.baselines(config.evaluate) if n not in this.baselines]
+        archs = ",".join(this.unscored())
         total = this.scoring_steps(names)
         with terminal.progress_bar(console, f"score {title}", total, "steps") as advance:
-            this.evaluate(on_steps=advance)
+            if archs:
+                this.evaluate(archs, on_steps=advance)
             for name in names:
                 this.save(folder)
                 this.score_baseline(name, on_steps=advance)
@@ -120,6 +116,42 @@ def distil_and_score(
         raise
     this.save(folder)
     return this
+
+
+def _distil(this: Run, folder: Path, console: Console, options: Namespace, title: str) -> None:
+    """Distil with a bar, a log and checkpoints."""
+    log = folder / "metrics.jsonl"
+
+    def on_note(note: str) -> None:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+    with (
+        terminal.progress_bar(console, title, this.config.updates, "updates") as advance,
+        Keeper(
+            folder,
+            this.config,
+            resume=options.resume == "auto",
+            every=options.checkpoint_every,
+            keep=options.checkpoints,
+            on_note=on_note,
+        ) as keeper,
+    ):
+        done = 0
+
+        def on_start(lines: list[dict[str, Any]]) -> None:
+            nonlocal done
+            workdir.write_lines(log, lines)
+            if lines:
+                done = lines[-1]["update"]
+                advance(done)
+
+        def on_progress(line: Progress) -> None:
+            nonlocal done
+            workdir.append_line(log, line.line())
+            advance(line.update - done, terminal.detail(line))
+            done = line.update
+
+        this.distill(on_progress, keeper=keeper, on_start=on_start)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from typing import Any
 from PIL import Image
 
 from fairdd_jax import report
-from fairdd_jax.api import Run
 from fairdd_jax.console import percent
 from fairdd_jax.data.normalise import to_pixels
+from fairdd_jax.run import Run
 
 Rows = dict[str, dict[str, Any]]
 

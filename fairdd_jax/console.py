@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fairdd_jax import config as configuration
-from fairdd_jax import data, presets
+from fairdd_jax import data, interrupts, presets, resume
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError, FairDDError, unknown_name
@@ -23,8 +22,6 @@ from fairdd_jax.loop import Progress
 from fairdd_jax.presets import flat
 
 Advance = Callable[..., None]
-
-INTERRUPTED = 128 + signal.SIGINT
 
 _WIDTH = 160  # columns where there is no terminal to ask, as in a log
 
@@ -54,7 +51,9 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
         return error.exit_code
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return interrupts.INTERRUPTED
+    except interrupts.Terminated:
+        return interrupts.TERMINATED
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +66,26 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--data_dir", metavar="DIR", help="where the data files are")
     group.add_argument("--cache_dir", metavar="DIR", help="where decoded images are kept")
     group.add_argument("--download", action="store_true", help="allow downloads")
+    group.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        help="go on from the newest checkpoint in the output folder if there is one, or start over;"
+        " by default a run that was stopped is left alone",
+    )
+    group.add_argument(
+        "--checkpoint_every",
+        metavar="UPDATES",
+        type=int,
+        default=resume.EVERY,
+        help="updates between two checkpoints",
+    )
+    group.add_argument(
+        "--checkpoints",
+        metavar="N",
+        type=int,
+        default=resume.KEEP,
+        help="checkpoints that are kept: the last N and the best",
+    )
 
 
 def read_command(
@@ -92,6 +111,9 @@ def read_command(
         options, rest = program.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise ConfigError(str(error)) from None
+    for name in ("checkpoint_every", "checkpoints"):
+        if (value := getattr(options, name)) < 1:
+            raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")
     if options.list:
         for name, line in presets.names().items():
             print(f"{name:16} {line}")

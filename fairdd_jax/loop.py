@@ -3,20 +3,37 @@
 import functools
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fairdd_jax import stream
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
+from fairdd_jax.data.sampling import GroupIndex
 from fairdd_jax.environment import on_cpu
 from fairdd_jax.errors import NonFiniteLossError
 from fairdd_jax.representatives import Representatives
 from fairdd_jax.sharding import place
-from fairdd_jax.step import Step, training_set
+from fairdd_jax.step import State, Step, training_set
+
+
+class LoopState(NamedTuple):
+    """All that the loop needs to go on from between two compiled calls.
+
+    Everything random, the images to draw included, follows from the key of the run and the number
+    of the update.
+    """
+
+    state: State
+    representatives: GroupIndex | None
+    """The real images that are drawn from, if not all are."""
+    loss: jax.Array
+    """Sum of the losses since the last line of the log."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +49,8 @@ class Progress:
       images_per_second: real and synthetic images matched per second since the last line.
       compile_seconds: time that compiling took before.
       images: ``[C, I, H, W, channels]``, the synthetic images now, normalised.
+      state: what to go on from; it is gone (donated) once the next line is asked for.
+      is_line: whether it is one: False of updates that were stopped on the way to the next.
     """
 
     step: int
@@ -42,6 +61,8 @@ class Progress:
     images_per_second: float
     compile_seconds: float
     images: np.ndarray
+    state: LoopState | None = None
+    is_line: bool = True
 
     def line(self) -> dict[str, float]:
         """The line of metrics.jsonl."""
@@ -56,7 +77,13 @@ class Progress:
 
 
 def run_updates(
-    config: Config, dataset: Dataset, *, key: jax.Array, images: np.ndarray
+    config: Config,
+    dataset: Dataset,
+    *,
+    key: jax.Array,
+    images: np.ndarray,
+    restore: Callable[[LoopState], LoopState | None] = lambda start: None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
     """Run all updates, stopping for a line of the log every ``log_every`` of them.
 
@@ -66,6 +93,10 @@ def run_updates(
       key: random key; equal keys give equal images, bit for bit on one machine's CPU. (On a GPU
         that takes the flag --xla_gpu_deterministic_ops=true.)
       images: where the synthetic images start, as `fairdd_jax.start.initial_images` gives them.
+      restore: given the state before the first update, returns the one to go on from instead, of
+        which it may keep nothing but shapes and devices; or None.
+      stopped: asked after every compiled call; if it says so, the updates end there with a
+        `Progress` that is no line.
 
     Yields:
       The state of affairs at every line of the log, and every ``evaluate.every`` steps.
@@ -77,48 +108,56 @@ def run_updates(
     step = Step(config, dataset, streamed=stream.is_streamed(config, dataset))
     init_key, run_key = place(jax.random.split(key), step.mesh)
     state = step.init(init_key, images)
-    if config.updates == 0:
+    choose = Representatives(step, dataset) if config.representatives else None
+    total = place(jnp.zeros(()), step.mesh)
+    start = LoopState(state, choose.none() if choose else None, total)
+    state, chosen, total = restore(start) or start
+    done = int(state.update)
+    lines = remaining(call_lengths(config), done)
+    lengths = [length for line in lines for length in line.lengths]
+    if not lengths:
         return
-    lines = call_lengths(config)
-    lengths = list(itertools.chain(*lines))
     feed = (
-        stream.blocks(step, dataset, run_key, lengths)
+        stream.blocks(step, dataset, run_key, lengths, first=done)
         if step.streamed
         else itertools.repeat(training_set(dataset, step.mesh))
     )
     began = time.perf_counter()
     data = next(feed)
     feed = itertools.chain([data], feed)
-    choose = Representatives(step, dataset) if config.representatives else None
-    cells = choose(state, run_key, data) if choose else data.cells
-    data = data._replace(cells=cells)
+    all_cells = data.cells
     compile_block = functools.cache(
         lambda length: step.run_block.lower(state, data, run_key, length=length).compile()
     )
+    # Compiled before the clock starts, for cells of the shapes that they will have.
+    data = data._replace(cells=chosen or all_cells)
     compile_block(lengths[0])
     compiled = last = time.perf_counter()
     images_per_update = state.images.shape[0] * (step.sampler.batch_size + config.ipc)
-    done = 0
     for line in lines:
-        since, losses = done, []
-        for length, data in zip(line, feed, strict=False):
-            if choose and done and done % config.representatives == 0:
-                cells = choose(state, run_key, data)
-            data = data._replace(cells=cells)
+        begin, is_stopped = done, False
+        for length, data in zip(line.lengths, feed, strict=False):
+            if choose and done % config.representatives == 0:
+                chosen = choose(state, run_key, data)
+            data = data._replace(cells=chosen or all_cells)
             state, loss = compile_block(length)(state, data, run_key)
             if on_cpu():  # beyond 32 calls on their way, two devices wait for each other for ever
                 jax.block_until_ready(loss)
-            losses.append(loss)
+            total += loss
             done += length
-        mean = float(sum(losses)) / ((done - since) * dataset.num_classes)
+            if is_stopped := stopped():
+                break
+        mean = float(total) / ((done - line.first) * dataset.num_classes)
         current = np.array(state.result)  # a copy: the state is donated
         if not (np.isfinite(mean) and np.isfinite(current).all()):
             raise NonFiniteLossError(
                 f"the matching loss ({mean}) or the images became infinite or NaN between updates "
-                f"{since} and {done}; try a smaller --lr_img than {config.lr_img}"
+                f"{line.first} and {done}; try a smaller --lr_img than {config.lr_img}"
             )
+        is_line = done == line.first + line.updates
+        total = total - total if is_line else total
         now = time.perf_counter()
-        per_update, last = (now - last) / (done - since), now
+        per_update, last = (now - last) / (done - begin), now
         yield Progress(
             step=done // config.outer_loops,
             update=done,
@@ -128,8 +167,41 @@ def run_updates(
             images_per_second=images_per_update / per_update,
             compile_seconds=compiled - began,
             images=current,
+            state=LoopState(state, chosen, total),
+            is_line=is_line,
         )
+        if is_stopped:
+            return
         last = time.perf_counter()  # whoever took the line may have taken its time
+
+
+class Line(NamedTuple):
+    """What is left to do of a line of the log."""
+
+    first: int
+    """Updates done before it."""
+    updates: int
+    """Updates of the whole line."""
+    lengths: list[int]
+    """Updates of every compiled call that is left."""
+
+
+def remaining(lines: list[list[int]], done: int) -> list[Line]:
+    """What `call_lengths` gives, without the calls that have been made.
+
+    >>> remaining([[3, 2], [2]], done=3)
+    [Line(first=0, updates=5, lengths=[2]), Line(first=5, updates=2, lengths=[2])]
+    """
+    left, position = [], 0
+    for line in lines:
+        first, lengths = position, []
+        for length in line:
+            if position >= done:
+                lengths.append(length)
+            position += length
+        if lengths:
+            left.append(Line(first, position - first, lengths))
+    return left
 
 
 def call_lengths(config: Config) -> list[list[int]]:

@@ -51,6 +51,23 @@ class Representatives:
         )
         self._upcoming = jax.jit(step.upcoming)
 
+    def none(self) -> GroupIndex:
+        """No images yet: what `__call__` returns has the same shapes, on the same devices."""
+        C, G = self.dataset.num_classes, self.dataset.num_groups
+        order = np.zeros((C, self.step.sampler.batch_size), np.int32)
+        return self._placed(order, np.zeros((C, G), int), np.zeros((C, G), int), np.zeros((C, G)))
+
+    def _placed(
+        self, order: np.ndarray, start: np.ndarray, counts: np.ndarray, shares: np.ndarray
+    ) -> GroupIndex:
+        index = GroupIndex(
+            jnp.asarray(order.reshape(-1), jnp.int32),
+            jnp.asarray(start, jnp.int32),
+            jnp.asarray(counts, jnp.int32),
+            jnp.asarray(shares, jnp.float32),
+        )
+        return place(index, self.step.mesh)
+
     def __call__(self, state: State, key: jax.Array, data: TrainingSet) -> GroupIndex:
         """Images of every cell (stratified) or class that stand for the others of it."""
         variables = self._upcoming(state, key)
@@ -77,13 +94,7 @@ class Representatives:
             order[label, : len(images)] = images
             counts[label] = np.bincount(groups, minlength=G)
             start[label] = label * order.shape[1] + np.cumsum(counts[label]) - counts[label]
-        index = GroupIndex(
-            jnp.asarray(order.reshape(-1)),
-            jnp.asarray(start, jnp.int32),
-            jnp.asarray(counts, jnp.int32),
-            data.cells.shares,
-        )
-        return place(index, self.step.mesh)
+        return self._placed(order, start, counts, np.asarray(data.cells.shares))
 
     def _wanted(self) -> int:
         """Images of each pool."""

@@ -39,7 +39,7 @@ def is_large(dataset: Dataset) -> bool:
 
 
 def blocks(
-    step: Step, dataset: Dataset, key: jax.Array, lengths: Sequence[int]
+    step: Step, dataset: Dataset, key: jax.Array, lengths: Sequence[int], *, first: int = 0
 ) -> Iterator[TrainingSet]:
     """What `Step.run_block` takes, block after block.
 
@@ -47,13 +47,14 @@ def blocks(
       step: a streamed step.
       dataset: its data set.
       key: what the step is called with.
-      lengths: updates of each block, from the first update on.
+      lengths: updates of each block.
+      first: number of the first of these updates.
     """
     index = place(cells(dataset), step.mesh)
     positions = jax.jit(jax.vmap(step.positions, in_axes=(None, None, 0)))
     images = dataset.train.images
     labels = np.zeros(0, np.int32)
-    firsts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    firsts = first + np.concatenate([[0], np.cumsum(lengths)[:-1]])
 
     def read(block: tuple[int, int]) -> TrainingSet:
         first, length = block

@@ -5,21 +5,55 @@ import errno
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fairdd_jax.errors import WorkdirError
+
+_FULL = os.strerror(errno.ENOSPC)
+_LONGEST = 200  # characters of a library's message
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's complaint into one line."""
+def explained(path: Path, errors: type[Exception] = OSError) -> Iterator[None]:
+    """Turn the operating system's complaint, or whatever a library makes of it, into one line."""
     try:
         yield
-    except OSError as error:
-        hint = "free some space" if error.errno == errno.ENOSPC else "choose another --workdir"
-        raise WorkdirError(f"cannot write {path}: {error.strerror or error}; {hint}") from None
+    except errors as error:
+        text = reason(error)
+        full = getattr(error, "errno", None) == errno.ENOSPC or _FULL in text
+        hint = "free some space" if full else "choose another --workdir"
+        raise WorkdirError(f"cannot write {path}: {text}; {hint}") from None
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line: the message of a library may go on for pages."""
+    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
+    return lines[0][:_LONGEST] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; the system unlocks it when this one ends, however.
+
+    Raises:
+      WorkdirError: one is in there already.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    with explained(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise WorkdirError(
+                f"another process writes to {folder}; wait for its end or choose another --workdir"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def prepare(folder: Path) -> Path:
@@ -28,7 +62,7 @@ def prepare(folder: Path) -> Path:
     Raises:
       WorkdirError: they cannot.
     """
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -41,7 +75,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
       WorkdirError: it cannot be written.
     """
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -69,8 +103,17 @@ def remove(path: Path) -> None:
     Raises:
       WorkdirError: it cannot be removed.
     """
-    with _explained(path):
+    with explained(path):
         path.unlink(missing_ok=True)
+
+
+def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
+    """Write a JSON line each, atomically.
+
+    Raises:
+      WorkdirError: the file cannot be written.
+    """
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 def append_line(path: Path, content: dict[str, Any]) -> None:
@@ -79,5 +122,5 @@ def append_line(path: Path, content: dict[str, Any]) -> None:
     Raises:
       WorkdirError: it cannot be written.
     """
-    with _explained(path), path.open("a") as file:
+    with explained(path), path.open("a") as file:
         file.write(json.dumps(content) + "\n")

@@ -13,8 +13,9 @@ from PIL import Image
 from test_loop import CLASSES, GROUPS, SIDE, toy
 
 import fairdd_jax
-from fairdd_jax import api, data, presets
-from fairdd_jax.api import Run, distill
+from fairdd_jax import data, presets
+from fairdd_jax import run as runs
+from fairdd_jax.api import distill
 from fairdd_jax.config import make
 from fairdd_jax.data import Listed, Listing, idx
 from fairdd_jax.data.decode import Transform
@@ -23,6 +24,7 @@ from fairdd_jax.data.normalise import normalise
 from fairdd_jax.distilled import load_distilled
 from fairdd_jax.errors import ConfigError, DataError, NonFiniteLossError
 from fairdd_jax.loop import Progress
+from fairdd_jax.run import Run
 from fairdd_jax.start import initial_images
 
 IPC, STEPS = 2, 3
@@ -99,9 +101,9 @@ def test_time_of_scoring_before_and_on_the_way_is_not_time_of_distilling(monkeyp
 
     lines = [Progress(step, step, 0.5, 1.0, 1.0, 1.0, 1.0, run.images) for step in (1, 2)]
     monkeypatch.setattr(run, "evaluate", evaluate)
-    monkeypatch.setattr(api, "run_updates", lambda *args, **options: iter(lines))
-    clock = iter([0.0, 1003.0])
-    monkeypatch.setattr(api, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(runs, "run_updates", lambda *args, **options: iter(lines))
+    clock = iter([0.0, 1.0, 503.0])
+    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     run.distill()
     assert run.scoring.seconds == 2000.0
     assert run.timing["distill_s"] == 3.0
@@ -205,6 +207,7 @@ SCORES = {
 def test_results_have_the_promised_fields(finished):
     results = json.loads(json.dumps(finished.results(), allow_nan=False))
     assert set(results) == {
+        "complete",
         "config",
         "dataset",
         "matched",

@@ -7,13 +7,13 @@ import pytest
 
 from fairdd_jax import augment
 from fairdd_jax import config as configuration
-from fairdd_jax.api import Run
 from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import load_distilled
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.fairness import inverse_shares
 from fairdd_jax.loop import call_lengths, run_updates
 from fairdd_jax.representatives import Representatives
+from fairdd_jax.run import Run
 from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step, training_set
 

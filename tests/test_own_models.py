@@ -15,10 +15,10 @@ from test_models import normal
 
 import fairdd_jax
 from fairdd_jax import console, models
-from fairdd_jax.api import Run
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.models import registry
 from fairdd_jax.models.networks import ConvNet
+from fairdd_jax.run import Run
 
 SHAPE = (SIDE, SIDE, 3)
 CREATE = {"num_classes": CLASSES, "image_shape": SHAPE}

@@ -24,11 +24,11 @@ from rich.console import Console
 
 from fairdd_jax import comparison, data, load_distilled, presets, workdir
 from fairdd_jax import console as terminal
-from fairdd_jax.api import Run
 from fairdd_jax.config import make
 from fairdd_jax.data import idx
 from fairdd_jax.evaluate import Evaluation, Evaluator
 from fairdd_jax.metrics import fairness_report
+from fairdd_jax.run import Run
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "run.py"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
@@ -112,13 +112,19 @@ def head(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "[red] head"
     folder.mkdir()
     (folder / "metrics.jsonl").write_text('{"step": 99}\n')
+    (folder / "results.json").write_text('{"complete": true}')
     return Finished(folder, *HEAD_RUN, "--seed", "3")
 
 
 def test_a_run_writes_its_files(head):
     assert head.code == 0
-    names = {str(path.relative_to(head.folder)) for path in head.folder.rglob("*.*")}
+    names = {
+        str(path.relative_to(head.folder))
+        for path in head.folder.rglob("*.*")
+        if "checkpoints" not in path.parts
+    }
     assert names == {
+        ".lock",
         "config.json",
         "results.json",
         "metrics.jsonl",
@@ -183,6 +189,7 @@ def test_demo_is_two_runs_side_by_side(demo):
     assert demo.code == 0
     assert demo.errors == ""
     assert {path.name for path in demo.folder.iterdir()} == {
+        ".lock",
         "vanilla",
         "fairdd",
         "comparison.json",
@@ -289,7 +296,7 @@ def compared(monkeypatch, folder, *arguments):
     """The configurations that the demo would compare, which score the baselines once."""
     seen = {}
 
-    def record(config, dataset, folder, console, baselines):
+    def record(config, dataset, folder, console, baselines, options):
         assert baselines == ({"random": "scored"} if seen else {})
         seen[config.fairness] = config
         return SimpleNamespace(baselines={"random": "scored"})
@@ -342,6 +349,53 @@ def test_the_modes_of_the_demo_differ_in_their_own_parts_alone(monkeypatch, caps
 )
 def test_2_a_wrong_name_field_or_value(capsys, arguments, message):
     refused(capsys, 2, message, *arguments)
+
+
+@pytest.mark.parametrize("option", ["--checkpoint_every", "--checkpoints"])
+def test_2_checkpoints_out_of_range(capsys, option):
+    refused(capsys, 2, f"{option} 0 is out of range; choose 1 or more", *HEAD_RUN, option, "0")
+    refused(capsys, 2, "--resume", *HEAD_RUN, "--resume", "now")
+
+
+def test_4_a_second_process_in_the_same_folder(capsys, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with workdir.locked(folder):
+        message = f"another process writes to {folder}; wait for its end or choose another"
+        refused(capsys, 4, message, *HEAD_RUN, "--workdir", str(folder))
+    with workdir.locked(folder):
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_4_a_run_that_was_stopped_is_not_lost(capsys, tmp_path, monkeypatch):
+    """Without --resume it is left alone; with it, it goes on or starts over."""
+    folder = tmp_path / "run"
+    arguments = [*HEAD_RUN, "--evaluate.baselines", "none", "--workdir", str(folder)]
+
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "evaluate", interrupt)
+        assert script.main(arguments) == 130
+    before = lines_of(folder / "metrics.jsonl")
+    refused(capsys, 4, f"{folder} holds a run that was stopped after 2 updates; add", *arguments)
+    refused(capsys, 2, "--ipc 1 there, 2 here", *arguments, "--resume", "auto", "--ipc", "2")
+    assert lines_of(folder / "metrics.jsonl") == before
+    assert script.main([*arguments, "--resume", "auto"]) == 0
+    assert lines_of(folder / "metrics.jsonl") == before
+    results = json.loads((folder / "results.json").read_text())
+    assert results["complete"]
+    # Nothing is left to do.
+    monkeypatch.setattr(Run, "evaluate", pytest.fail)
+    assert script.main([*arguments, "--resume", "auto"]) == 0
+    again = json.loads((folder / "results.json").read_text())
+    assert again["evaluations"] == results["evaluations"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "evaluate", interrupt)
+        assert script.main([*arguments, "--resume", "never"]) == 130
+    assert lines_of(folder / "metrics.jsonl") != before  # in its times
+    assert not json.loads((folder / "results.json").read_text())["complete"]
 
 
 def test_3_missing_data_names_the_three_ways(capsys, tmp_path):
@@ -400,7 +454,10 @@ def test_4_what_the_system_refuses(capsys, monkeypatch, number, hint):
         assert os.strerror(number) in message
         assert hint in message
     folder = Path("runs/cmnist_fg_dm_fairdd_ipc1_seed0")
-    assert {path.name for path in folder.rglob("*")} <= {"images"}  # no file, whole or half
+    assert {path.name for path in folder.rglob("*")} <= {
+        "images",
+        ".lock",
+    }  # no file, whole or half
 
 
 def test_5_a_non_finite_loss(capsys, tmp_path):
@@ -453,8 +510,9 @@ def test_signals_stop_a_distillation_and_save_it(tmp_path, number, code):
     assert errors == b""
     assert output == b""
     assert process.returncode == code
-    logged = lines_of(log)[-1]["step"]
-    assert load_distilled(folder).meta["step"] == logged
+    logged = load_distilled(folder).meta["step"]
+    assert 0 <= logged - lines_of(log)[-1]["step"] < 2  # stopped on the way to the next line
+    assert (folder / "checkpoints" / str(logged)).is_dir()
     with np.load(folder / "distilled.npz", allow_pickle=False) as file:
         assert np.isfinite(file["images_float"]).all()
     assert json.loads((folder / "results.json").read_text())["timing"]["distill_s"] > 0

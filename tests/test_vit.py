@@ -14,9 +14,9 @@ from test_models import random_variables
 
 import fairdd_jax
 from fairdd_jax import models
-from fairdd_jax.api import Run
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.models.vit import HEADS, ViT, patches
+from fairdd_jax.run import Run
 
 SHAPES = [(8, 8, 3), (28, 28, 1), (10, 17, 3), (3, 3, 1)]
 

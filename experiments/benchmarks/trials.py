@@ -21,9 +21,9 @@ import measure
 
 from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets, sharding, workdir
-from fairdd_jax.api import Run
 from fairdd_jax.errors import FairDDError
 from fairdd_jax.loop import Progress
+from fairdd_jax.run import Run
 
 SCORES = {"accuracy": "accuracy", "deo_max": "DEO_M", "deo_mean": "DEO_A"}
 # One network of 300 epochs, whatever the preset asks for.

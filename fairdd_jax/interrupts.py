@@ -1,0 +1,60 @@
+"""Signals that wait until what has been computed is safe."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+TERMINATED = 128 + signal.SIGTERM
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised where the program stands so that it can save."""
+
+
+def raise_terminated(number: int, frame: FrameType | None) -> None:
+    """What SIGTERM does instead of ending the program: a handler for `signal.signal`.
+
+    Raises:
+      Terminated: always.
+    """
+    raise Terminated
+
+
+class Hold:
+    """Holds SIGTERM and SIGINT back until the end of a block, then lets them do what they do.
+
+    Whoever is in the block must ask `stopped` often, and leave. Other threads than the main one get
+    no signals, and nothing is held there.
+
+    >>> with (hold := Hold()):
+    ...     hold.stopped()
+    False
+    """
+
+    def __init__(self) -> None:
+        self._received: list[int] = []
+        self._before: dict[int, Any] = {}
+
+    def stopped(self) -> bool:
+        """Whether there was a signal."""
+        return bool(self._received)
+
+    def __enter__(self) -> "Hold":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # None: the handler was not set by Python, and could not be set again.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+        if self._received and error is None:
+            signal.raise_signal(self._received[0])
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received.append(number)

@@ -1,0 +1,201 @@
+"""What a run needs to go on after it was stopped, however: when it is kept, and when it fits."""
+
+import dataclasses
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fairdd_jax import environment, workdir
+from fairdd_jax.checkpoint import Checkpoints, Record
+from fairdd_jax.config import Config
+from fairdd_jax.errors import ConfigError, WorkdirError
+from fairdd_jax.loop import LoopState
+from fairdd_jax.presets import flat
+
+FOLDER = "checkpoints"
+# Updates between two checkpoints, and how many of the last stay.
+EVERY = 100
+KEEP = 3
+
+
+class Keeper:
+    """Keeps the state of a run in checkpoints, and gives it back.
+
+    A run that goes on from a checkpoint equals one that was never stopped, bit for bit on the same
+    devices and versions; on another number of devices up to the rounding of sums.
+
+    Args:
+      folder: the output folder of the run.
+      config: its configuration.
+      resume: whether to go on from the newest checkpoint; else those that are there are removed.
+      every: updates between two checkpoints, which are made at the next line of the log.
+      keep: checkpoints that stay: the last ones, and the one whose evaluation on the way showed
+        the highest accuracy in the worst (class, group) cell.
+      on_note: told what a person should know, in one line.
+
+    Raises:
+      WorkdirError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Config,
+        *,
+        resume: bool = True,
+        every: int = EVERY,
+        keep: int = KEEP,
+        on_note: Callable[[str], None] = warnings.warn,
+    ):
+        self.folder = Path(folder) / FOLDER
+        self.config = config
+        self.every = every
+        self._on_note = on_note
+        if not resume:
+            remove(folder)
+        self._checkpoints = Checkpoints(self.folder, keep=keep)
+        self._last = 0
+        self._best: dict[str, Any] = {}
+
+    def restore(self, start: LoopState, cells: list[Any]) -> tuple[LoopState, Record] | None:
+        """The state to go on from and what was recorded with it; None to begin with the first.
+
+        Args:
+          start: the state before the first update, for its shapes and devices.
+          cells: images of every (class, group) cell, which tell other data from these.
+
+        Raises:
+          ConfigError: the checkpoints are of another configuration, or of other data.
+        """
+
+        def check(record: Record) -> None:
+            self._check(record, cells)
+
+        found = self._checkpoints.restore(start, check=check, on_damaged=self._note_damage)
+        if found is None:
+            return None
+        state, record = found
+        self._last = int(state.state.update)
+        self._best = record["best"]
+        return state, record
+
+    def save(
+        self,
+        state: LoopState,
+        update: int,
+        record: Record,
+        *,
+        score: float | None = None,
+        now: bool = False,
+    ) -> None:
+        """Begin to write a checkpoint if one is due.
+
+        Args:
+          state: the state.
+          update: updates done.
+          record: what JSON can hold.
+          score: of an evaluation of this state; the highest is kept.
+          now: write it though none is due.
+
+        Raises:
+          WorkdirError: it, or the one before, cannot be written.
+        """
+        is_best = score is not None and score > self._best.get("score", -1.0)
+        due = now or is_best or update // self.every > self._last // self.every
+        if update == self._last or not (due or update == self.config.updates):
+            return
+        if is_best:
+            self._best = {"update": update, "score": score}
+        about = {
+            "config": self._config(),
+            "versions": environment.versions(),
+            "best": self._best,
+        }
+        best = self._best.get("update")
+        self._checkpoints.save(update, state, record | about, best=best)
+        self._last = update
+
+    def close(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+          WorkdirError: it cannot be.
+        """
+        self._checkpoints.close()
+
+    def __enter__(self) -> "Keeper":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.close()
+
+    def _config(self) -> dict[str, Any]:
+        """As JSON gives it back."""
+        config: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        return config
+
+    def _check(self, record: Record, cells: list[Any]) -> None:
+        there, here = flat(record["config"]), flat(self._config())
+        differences = [
+            f"--{name} {there.get(name)} there, {here.get(name)} here"
+            for name in sorted(there.keys() | here.keys())
+            if there.get(name) != here.get(name)
+        ]
+        if not differences and record["cells"] != cells:
+            differences = ["other numbers of training images"]
+        if differences:
+            raise ConfigError(
+                f"the checkpoints in {self.folder} are of another run: {'; '.join(differences)}; "
+                "choose another --workdir, or --resume never to start over"
+            )
+        versions = environment.versions()
+        if record["versions"] != versions:
+            changed = [name for name in versions if record["versions"].get(name) != versions[name]]
+            self._on_note(
+                f"the checkpoints in {self.folder} are of other versions of {', '.join(changed)}: "
+                "what follows may differ in rounding"
+            )
+
+    def _note_damage(self, update: int, reason: str) -> None:
+        self._on_note(
+            f"the checkpoint of update {update} in {self.folder} is damaged ({reason}); trying the "
+            "one before"
+        )
+
+
+def remove(folder: str | Path) -> None:
+    """Remove all checkpoints of an output folder.
+
+    Raises:
+      WorkdirError: they cannot be removed.
+    """
+    checkpoints = Path(folder) / FOLDER
+    if checkpoints.exists():
+        with workdir.explained(checkpoints):
+            shutil.rmtree(checkpoints)
+
+
+def refuse_unfinished(folder: Path) -> None:
+    """See that starting over loses nothing.
+
+    Raises:
+      WorkdirError: the folder has checkpoints of a run that has not come to its end.
+    """
+    updates = [int(path.name) for path in (folder / FOLDER).glob("*") if path.name.isdigit()]
+    if updates and not saved_results(folder).get("complete"):
+        raise WorkdirError(
+            f"{folder} holds a run that was stopped after {max(updates)} updates; add --resume "
+            "auto to go on, --resume never to start over, or choose another --workdir"
+        )
+
+
+def saved_results(folder: Path) -> dict[str, Any]:
+    """The content of results.json, empty if there is none or it is damaged."""
+    try:
+        results = json.loads((folder / "results.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return results if isinstance(results, dict) else {}

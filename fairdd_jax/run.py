@@ -1,0 +1,336 @@
+"""One run: its images, its scores and its files."""
+
+import dataclasses
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fairdd_jax import config as configuration
+from fairdd_jax import outputs, report, workdir
+from fairdd_jax.checkpoint import Record
+from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
+from fairdd_jax.data.normalise import to_pixels
+from fairdd_jax.distilled import DistilledSet
+from fairdd_jax.errors import ConfigError
+from fairdd_jax.grouping import GroupsConfig, random_features, regroup
+from fairdd_jax.interrupts import Hold, Terminated
+from fairdd_jax.loop import LoopState, Progress, run_updates
+from fairdd_jax.matching import decoded
+from fairdd_jax.resume import Keeper
+from fairdd_jax.scoring import Scoring
+from fairdd_jax.start import initial_images
+
+# Independent streams of randomness of one seed.
+_INIT, _DISTILL, _EVALUATE, _RANDOM = range(4)
+
+
+class Run:
+    """One distillation: its images, its scores and its files.
+
+    Args:
+      config: a resolved configuration.
+      dataset: the data set that it speaks of.
+
+    Attributes:
+      matched: the same images with the groups that the matching is told, see `config.groups`.
+      images: ``[C, I, H, W, channels]``, the synthetic images now, normalised.
+      step: iterations done.
+      log: a line (a dict) per logged step.
+      evaluations: scores of the synthetic images, as in results.json.
+      evaluations_uint8: the same of the 8-bit images.
+      baselines: scores of real images by name.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset):
+        self.config = config
+        self.dataset = dataset
+        self.step = 0
+        self.log: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.evaluations_uint8: list[dict[str, Any]] = []
+        self.baselines: dict[str, dict[str, Any]] = {}
+        self.timing = {"compile_s": 0.0, "step_s": 0.0, "distill_s": 0.0}
+        self.matched = dataset
+        if config.groups != GroupsConfig():
+            features = random_features(dataset, config.model, seed=config.seed, chunk=config.chunk)
+            self.matched = regroup(dataset, config.groups, features=features, seed=config.seed)
+        self.images, self._groups = initial_images(
+            self._key(_INIT), self.matched, ipc=config.ipc, init=config.init, factor=config.factor
+        )
+        self.scoring = Scoring(
+            config, dataset, key=self._key(_EVALUATE), random_key=self._key(_RANDOM)
+        )
+
+    def _key(self, stream: int) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self.config.seed), stream)
+
+    def distill(
+        self,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        *,
+        keeper: Keeper | None = None,
+        on_start: Callable[[list[dict[str, Any]]], None] = lambda lines: None,
+    ) -> None:
+        """Update the images ``steps`` times; after an error they are the last good ones.
+
+        Args:
+          on_progress: called at every line of the log.
+          keeper: keeps checkpoints, and gives one back to go on from.
+          on_start: called with the lines of the log that there are before the first update.
+
+        Raises:
+          ConfigError: it has been done already, or the checkpoints are of another run.
+          NonFiniteLossError: the loss or the images became NaN or infinite.
+          WorkdirError: a checkpoint cannot be written.
+        """
+        if self.log:
+            raise ConfigError("this run has been distilled; make another Run to distil again")
+        began = time.perf_counter() - self.scoring.seconds  # before
+        before = self.timing | {"seconds": 0.0}
+        hold = Hold()
+
+        def restore(start: LoopState) -> LoopState | None:
+            found = keeper.restore(start, self._cells()) if keeper else None
+            if found is None:
+                on_start([])
+                return None
+            state, record = found
+            self._take_over(state, record)
+            before.update(self.timing)
+            before["seconds"] = self.log[-1]["seconds"] if self.log else 0.0
+            on_start(self.log)
+            self._evaluate_on_the_way(int(state.state.update))
+            return state
+
+        lines = run_updates(
+            self.config,
+            self.matched,
+            key=self._key(_DISTILL),
+            images=self.images,
+            restore=restore,
+            stopped=hold.stopped,
+        )
+        progress = None
+        try:
+            while True:
+                with hold:
+                    progress = None  # its state is gone
+                    progress = next(lines, None)
+                    if progress is None:
+                        break
+                    elapsed = time.perf_counter() - began - self.scoring.seconds
+                    self.timing["distill_s"] = before["distill_s"] + elapsed
+                    self._note(progress, on_progress, before)
+                    if keeper and hold.stopped():
+                        self._keep(keeper, progress, now=True)
+                self._evaluate_on_the_way(progress.update)
+                if keeper:
+                    with hold:
+                        self._keep(keeper, progress)
+        except (KeyboardInterrupt, Terminated):
+            if keeper and progress:
+                self._keep(keeper, progress, now=True)
+            raise
+
+    def _note(
+        self,
+        progress: Progress,
+        on_progress: Callable[[Progress], None],
+        before: dict[str, float],
+    ) -> None:
+        self.images, self.step = progress.images, progress.step
+        self.timing["compile_s"] = before["compile_s"] + progress.compile_seconds
+        if progress.is_line:
+            seconds = before["seconds"] + progress.seconds
+            progress = dataclasses.replace(progress, seconds=seconds)
+            self.log.append(progress.line())
+            self.timing["step_s"] = statistics.median(line["step_s"] for line in self.log)
+            on_progress(progress)
+
+    def _evaluate_on_the_way(self, update: int) -> None:
+        """Evaluate if it is time and has not been done."""
+        stride = self.config.evaluate.every * self.config.outer_loops
+        due = stride and update and update % stride == 0 and update < self.config.updates
+        if due and not any(scores["step"] == self.step for scores in self.evaluations):
+            self.evaluate()
+
+    # What a run needs to go on after it was stopped.
+
+    def _cells(self) -> list[Any]:
+        cells: list[Any] = self.matched.cell_counts(self.matched.train).tolist()
+        return cells
+
+    def _keep(self, keeper: Keeper, progress: Progress, *, now: bool = False) -> None:
+        assert progress.state is not None
+        record = {
+            "cells": self._cells(),
+            "log": self.log,
+            "evaluations": self.evaluations,
+            "evaluations_uint8": self.evaluations_uint8,
+            "timing": self.timing,
+        }
+        scored = self.evaluations and self.evaluations[-1]["step"] == self.step
+        keeper.save(
+            progress.state,
+            progress.update,
+            record,
+            score=self.evaluations[-1]["worst_group_accuracy"]["mean"] if scored else None,
+            now=now,
+        )
+
+    def _take_over(self, state: LoopState, record: Record) -> None:
+        self.images = np.array(state.state.result)
+        self.step = int(state.state.update) // self.config.outer_loops
+        self.log = record["log"]
+        self.evaluations = record["evaluations"]
+        self.evaluations_uint8 = record["evaluations_uint8"]
+        self.timing = record["timing"]
+
+    def take_scores(self, results: dict[str, Any]) -> None:
+        """Take over what results.json has of the last scores of this very run.
+
+        Args:
+          results: its content; of another run, or of one that was not distilled in the end, it is
+            left aside.
+        """
+        config = json.loads(json.dumps(dataclasses.asdict(self.config)))
+        if results.get("config") == config and self.step == self.config.steps:
+            self.evaluations = results["evaluations"]
+            self.evaluations_uint8 = results["evaluations_uint8"]
+            self.baselines = results["baselines"]
+            unscored = self.unscored()
+            for scores in (self.evaluations, self.evaluations_uint8):
+                scores[:] = [
+                    s for s in scores if s["step"] < self.step or s["arch"] not in unscored
+                ]
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that the configuration asks for has been done."""
+        baselines = configuration.baselines(self.config.evaluate)
+        is_distilled = self.step == self.config.steps
+        return is_distilled and not self.unscored() and set(baselines) <= self.baselines.keys()
+
+    def unscored(self) -> list[str]:
+        """Architectures that the last images have not been scored with."""
+        kinds = [self.evaluations]
+        if self.config.evaluate.uint8_networks:
+            kinds.append(self.evaluations_uint8)
+        done = [{s["arch"] for s in kind if s["step"] == self.config.steps} for kind in kinds]
+        return [arch for arch in self.scoring.archs(None) if not all(arch in d for d in done)]
+
+    def evaluate(
+        self,
+        archs: str | None = None,
+        *,
+        networks: int | None = None,
+        epochs: int | None = None,
+        on_steps: Callable[[int], None] = lambda steps: None,
+    ) -> list[dict[str, Any]]:
+        """Train fresh networks on the synthetic images and test them on the whole test set.
+
+        Args:
+          archs: as ``evaluate.archs``, which it defaults to.
+          networks: as ``evaluate.networks``.
+          epochs: as ``evaluate.epochs``.
+          on_steps: told how many optimiser steps were just taken.
+
+        Returns:
+          The scores of every architecture, which `evaluations` keeps too.
+
+        Raises:
+          ConfigError: an unknown architecture, or a number out of range.
+        """
+        config = self.config.evaluate
+        networks = config.networks if networks is None else networks
+        epochs = config.epochs if epochs is None else epochs
+        if networks < 1 or epochs < 0:
+            raise ConfigError(
+                f"got {networks} networks and {epochs} epochs; choose 1 or more, 0 or more"
+            )
+        images = self.decoded()
+        new = []
+        for arch in self.scoring.archs(archs):
+            for kind, count, scores in (
+                (images, networks, self.evaluations),
+                (self.scoring.rounded(images), config.uint8_networks, self.evaluations_uint8),
+            ):
+                if count:
+                    summary = self.scoring.synthetic(
+                        arch,
+                        kind,
+                        self._groups,
+                        networks=min(count, networks),
+                        epochs=epochs,
+                        on_steps=on_steps,
+                    )
+                    scores.append({"step": self.step, **summary})
+            new.append(self.evaluations[-1])
+        return new
+
+    def score_baseline(
+        self, name: str, on_steps: Callable[[int], None] = lambda steps: None
+    ) -> dict[str, Any]:
+        """Score real images with the first evaluation network; `baselines` keeps it.
+
+        Args:
+          name: ``random`` or ``full``, see `fairdd_jax.scoring.Scoring.baseline`.
+          on_steps: told how many optimiser steps were just taken.
+
+        Raises:
+          ConfigError: an unknown name.
+        """
+        self.baselines[name] = self.scoring.baseline(name, on_steps)
+        return self.baselines[name]
+
+    def scoring_steps(self, baselines: Sequence[str] = ()) -> int:
+        """Optimiser steps that `evaluate` and those baselines will take, for a progress bar."""
+        return self.scoring.steps(baselines)
+
+    def decoded(self) -> np.ndarray:
+        """The images that networks are trained on, ``[C, factor**2 I, H, W, channels]``."""
+        if self.config.factor == 1:
+            return self.images
+        decode = jax.jit(jax.vmap(partial(decoded, self.config, self.dataset)))
+        return np.asarray(decode(self.images))
+
+    def distilled(self) -> DistilledSet:
+        """The synthetic images as a set that needs nothing else."""
+        return outputs.distilled(self)
+
+    def results(self) -> dict[str, Any]:
+        """The content of results.json."""
+        return outputs.results(self)
+
+    def picture(self) -> bytes:
+        """The synthetic images as a PNG, a class per row."""
+        pixels = to_pixels(self.images, mean=self.dataset.mean, std=self.dataset.std)
+        return report.png_bytes(report.grid(pixels))
+
+    def save_config(self, folder: str | Path) -> None:
+        """Write config.json alone, before anything is computed.
+
+        Raises:
+          WorkdirError: it cannot be written.
+        """
+        workdir.write_json(Path(folder) / "config.json", dataclasses.asdict(self.config))
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json, results.json, distilled.npz and images/ to a folder.
+
+        Raises:
+          WorkdirError: it cannot be written.
+        """
+        folder = workdir.prepare(Path(folder))
+        self.save_config(folder)
+        self.distilled().save(folder / "distilled.npz")
+        workdir.write_atomically(folder / "images" / f"step_{self.step:06d}.png", self.picture())
+        workdir.write_json(folder / "results.json", self.results())

@@ -1,0 +1,355 @@
+"""A run that was stopped and goes on equals one that was not, bit for bit."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from test_loop import settings, toy
+
+from fairdd_jax import distill, interrupts, resume
+from fairdd_jax.data import Dataset
+from fairdd_jax.errors import ConfigError, NonFiniteLossError, WorkdirError
+from fairdd_jax.interrupts import Hold, Terminated
+from fairdd_jax.resume import Keeper
+from fairdd_jax.run import Run
+
+QUICK = {
+    "evaluate.epochs": 1,
+    "evaluate.networks": 1,
+    "evaluate.uint8_networks": 1,
+    "evaluate.archs": "ConvNetD1W8",
+    "log_every": 4,
+    "block": 1,
+}
+# What differs from the settings of test_loop.py, with twelve updates each.
+RUNS = {
+    "dm": {"steps": 12, "average_img": 0.5},
+    "dc": {"steps": 4, "outer_loops": 3, "lr_net": 0.1, "evaluate.every": 2},
+    "dsa": {"steps": 6, "dsa_strategy": "flip_crop", "stream": "always", "block": 3},
+    "dream": {"steps": 6, "inner_real": 16, "representatives": 5, "momentum_net": 0.9},
+}
+SLOW = pytest.mark.slow
+
+
+def made(method="dm", **changes):
+    return settings(method, **(QUICK | RUNS[method] | changes))
+
+
+def distilled(config, folder=None, *, stop=None, every=1, notes=None):
+    """A run, stopped by an interrupt once ``stop`` compiled calls are done."""
+    run = Run(config, toy())
+    if folder is None:
+        run.distill()
+        return run
+    on_note = pytest.fail if notes is None else notes.append
+    with Keeper(folder, config, every=every, on_note=on_note) as keeper:
+        if stop is None:
+            run.distill(keeper=keeper)
+            return run
+        calls = []
+
+        def stopped(hold):
+            calls.append(1)
+            if len(calls) == stop:
+                signal.raise_signal(signal.SIGINT)
+            return bool(hold._received)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Hold, "stopped", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                run.distill(keeper=keeper)
+    return run
+
+
+def told(log):
+    """The lines of the log but for the times."""
+    return [{key: line[key] for key in ("step", "update", "loss")} for line in log]
+
+
+def assert_same(run, other):
+    np.testing.assert_array_equal(run.images, other.images)
+    assert run.step == other.step
+    assert told(run.log) == told(other.log)
+    assert run.evaluations == other.evaluations
+    assert run.evaluations_uint8 == other.evaluations_uint8
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """Runs that were never stopped, by method."""
+    runs = {}
+
+    def of(method):
+        if method not in runs:
+            runs[method] = distilled(made(method))
+        return runs[method]
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("method", "stop"),
+    [
+        ("dm", 2),
+        pytest.param("dm", 5, marks=SLOW),
+        ("dc", 6),
+        pytest.param("dc", 9, marks=SLOW),
+        pytest.param("dsa", 3, marks=SLOW),
+        pytest.param("dream", 7, marks=SLOW),
+    ],
+)
+def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(tmp_path, whole, method, stop):
+    """In the middle of a line of the log or at its end, in any method, with all that it has."""
+    config = made(method)
+    first = distilled(config, tmp_path, stop=stop)
+    assert 0 < first.step < config.steps
+    assert_same(distilled(config, tmp_path), whole(method))
+
+
+def test_checkpoints_change_nothing(tmp_path, whole):
+    assert_same(distilled(made(), tmp_path, every=3), whole("dm"))
+
+
+def test_what_is_finished_is_not_computed_again(tmp_path, whole, monkeypatch):
+    distilled(made(), tmp_path)
+    monkeypatch.setattr("fairdd_jax.loop.training_set", pytest.fail)
+    assert_same(distilled(made(), tmp_path), whole("dm"))
+
+
+def test_a_checkpoint_is_made_at_the_line_after_it_is_due(tmp_path):
+    distilled(made(log_every=2), tmp_path, every=5)
+    steps = sorted(int(path.name) for path in (tmp_path / resume.FOLDER).iterdir())
+    assert steps == [6, 10, 12]
+
+
+def test_the_best_stays(tmp_path, monkeypatch):
+    """By the worst cell of the evaluations on the way, the second of five."""
+    config = made(steps=12, log_every=2, **{"evaluate.every": 2})
+    scores = iter([0.1, 0.9, 0.3, None, 0.2])
+
+    def evaluate(run):
+        mean = next(scores)
+        run.evaluations.append({"step": run.step, "worst_group_accuracy": {"mean": mean}})
+
+    monkeypatch.setattr(Run, "evaluate", evaluate)
+    run = Run(config, toy())
+    with Keeper(tmp_path, config, every=2, keep=2) as keeper:
+        run.distill(keeper=keeper)
+    steps = sorted(int(path.name) for path in (tmp_path / resume.FOLDER).iterdir())
+    assert steps == [4, 10, 12]
+
+
+def test_an_interrupted_evaluation_on_the_way_is_made_again(tmp_path, whole, monkeypatch):
+    def interrupt(run):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "evaluate", interrupt)
+        run = Run(made("dc"), toy())
+        with Keeper(tmp_path, made("dc"), every=100) as keeper, pytest.raises(KeyboardInterrupt):
+            run.distill(keeper=keeper)
+    assert run.step == 2
+    assert_same(distilled(made("dc"), tmp_path), whole("dc"))
+
+
+def test_a_damaged_newest_checkpoint_is_left_for_the_one_before(tmp_path, whole):
+    distilled(made(log_every=2), tmp_path, stop=8)
+    folder = tmp_path / resume.FOLDER
+    newest = max(folder.iterdir(), key=lambda path: int(path.name))
+    for path in (newest / "arrays").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-9])
+    notes = []
+    run = distilled(made(log_every=2), tmp_path, notes=notes)
+    assert len(notes) == 1
+    assert f"checkpoint of update {newest.name} in {folder} is damaged" in notes[0]
+    assert "\n" not in notes[0]
+    np.testing.assert_array_equal(run.images, whole("dm").images)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    distilled(made(), tmp_path)
+    with pytest.raises(ConfigError, match="--ipc 2 there, 1 here; choose another --workdir"):
+        distilled(made(ipc=1), tmp_path)
+    split = (np.zeros((9, 8, 8, 3), np.uint8), np.arange(9) % 2, np.arange(9) % 3)
+    run = Run(made(), Dataset.from_arrays(split, split, name="toy"))
+    with (
+        Keeper(tmp_path, made()) as keeper,
+        pytest.raises(ConfigError, match="other numbers of training images"),
+    ):
+        run.distill(keeper=keeper)
+
+
+def test_other_versions_are_said(tmp_path, monkeypatch):
+    distilled(made(), tmp_path)
+    versions = resume.environment.versions() | {"jax": "0.0.1"}
+    monkeypatch.setattr(resume.environment, "versions", lambda: versions)
+    notes = []
+    distilled(made(), tmp_path, notes=notes)
+    assert len(notes) == 1
+    assert "other versions of jax" in notes[0]
+
+
+def test_a_non_finite_loss_leaves_the_last_good_state(tmp_path):
+    config = made(log_every=1, lr_img=1e30)
+    run = Run(config, toy())
+    with Keeper(tmp_path, config, every=1) as keeper, pytest.raises(NonFiniteLossError):
+        run.distill(keeper=keeper)
+    with Keeper(tmp_path, config) as keeper:
+        again = Run(config, toy())
+        with pytest.raises(NonFiniteLossError):
+            again.distill(keeper=keeper)
+    assert np.isfinite(again.images).all()
+    np.testing.assert_array_equal(again.images, run.images)
+
+
+def test_starting_over_removes_and_refuses(tmp_path):
+    distilled(made(), tmp_path, stop=3)
+    with pytest.raises(WorkdirError, match="add --resume auto to go on, --resume never to start"):
+        resume.refuse_unfinished(tmp_path)
+    Keeper(tmp_path, made(), resume=False).close()
+    assert list((tmp_path / resume.FOLDER).iterdir()) == []
+    resume.refuse_unfinished(tmp_path)
+    run = distilled(made(), tmp_path)
+    run.evaluate()
+    assert not run.complete
+    run.baselines = {"random": {}, "full": {}}
+    assert run.complete
+    run.save(tmp_path)
+    resume.refuse_unfinished(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"complete": false}', "\x00"])
+def test_results_that_are_no_results_are_of_no_finished_run(tmp_path, text):
+    (tmp_path / resume.FOLDER / "7").mkdir(parents=True)
+    (tmp_path / "results.json").write_text(text)
+    with pytest.raises(WorkdirError, match="stopped after 7 updates"):
+        resume.refuse_unfinished(tmp_path)
+
+
+def test_scores_of_this_very_run_are_taken_over(tmp_path):
+    config = made(**{"evaluate.archs": "ConvNetD1W8,MLP", "evaluate.every": 6})
+    run = distilled(config)
+    run.evaluate()
+    run.baselines["random"] = {"scored": True}
+    results = json.loads(json.dumps(run.results()))
+    other = distilled(config)
+    other.take_scores(results)
+    assert other.unscored() == []
+    assert (other.evaluations, other.baselines) == (run.evaluations, run.baselines)
+    # Interrupted before the last network scored the 8-bit images.
+    cut = json.loads(json.dumps(run.results()))
+    del cut["evaluations_uint8"][-1]
+    other.take_scores(cut)
+    assert other.unscored() == ["MLP"]
+    assert len(other.evaluations) == len(run.evaluations) - 1
+    other.evaluate("MLP")
+    assert other.evaluations == run.evaluations
+    assert other.evaluations_uint8 == run.evaluations_uint8
+    # Another run.
+    third = distilled(dataclasses.replace(config, seed=1))
+    before = list(third.evaluations)
+    third.take_scores(results)
+    assert third.evaluations == before
+
+
+def test_distill_keeps_checkpoints_in_a_folder_of_its_own(tmp_path, monkeypatch):
+    dataset = toy()
+    chosen = {"ipc": 1, "steps": 4, "model": "ConvNetD1W8", "per_cell": 4, "log_every": 1}
+    first = distill(dataset, checkpoints=tmp_path, **chosen)
+    assert (tmp_path / resume.FOLDER / "4").is_dir()
+    monkeypatch.setattr("fairdd_jax.loop.training_set", pytest.fail)
+    again = distill(dataset, checkpoints=tmp_path, **chosen)
+    np.testing.assert_array_equal(first.images, again.images)
+    with pytest.raises(ConfigError, match="--steps 4 there, 5 here"):
+        distill(dataset, checkpoints=tmp_path, **(chosen | {"steps": 5}))
+
+
+# Signals
+
+
+def signalled(number, seen, error=None):
+    with Hold() as hold:
+        signal.raise_signal(number)
+        seen.append(hold.stopped())
+        if error:
+            raise error
+
+
+def test_signals_wait_for_the_end_of_a_hold():
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        signalled(signal.SIGINT, seen)
+    handler = signal.signal(signal.SIGTERM, interrupts.raise_terminated)
+    try:
+        with pytest.raises(Terminated):
+            signalled(signal.SIGTERM, seen)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert seen == [True, True]
+
+
+def test_a_hold_leaves_errors_and_handlers_as_they_are():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ZeroDivisionError):
+        signalled(signal.SIGINT, [], ZeroDivisionError())
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Hold() as hold:
+            signal.raise_signal(signal.SIGINT)
+            assert not hold.stopped()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_other_threads_hold_nothing():
+    results = []
+
+    def work():
+        with Hold() as hold:
+            results.append(hold.stopped())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert results == [False]
+
+
+def test_another_number_of_devices_goes_on_up_to_rounding(tmp_path, whole):
+    """From one device here to two in a process of their own."""
+    distilled(made(), tmp_path, stop=6)
+    script = textwrap.dedent(
+        """
+        import sys
+        import numpy as np
+        from test_resume import distilled, made
+        run = distilled(made(), sys.argv[1])
+        import jax
+        assert len(jax.devices()) == 2
+        np.save(sys.argv[2], run.images)
+        """
+    )
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
+    }
+    command = [sys.executable, "-c", script, tmp_path, tmp_path / "images.npy"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    start = Run(made(), toy()).images
+    change, expected = np.load(tmp_path / "images.npy") - start, whole("dm").images - start
+    assert np.abs(change - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert len(jax.devices()) == 1
