@@ -33,6 +33,7 @@ def results(run: "Run") -> dict[str, Any]:
     dataset, matched = run.dataset, run.matched
     return {
         "complete": run.complete,
+        "step": run.step,
         "config": dataclasses.asdict(run.config),
         "dataset": {
             "name": dataset.name,

@@ -202,7 +202,8 @@ class Run:
             left aside.
         """
         config = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        if results.get("config") == config and self.step == self.config.steps:
+        steps = results.get("step"), self.step
+        if results.get("config") == config and steps == (self.config.steps,) * 2:
             self.evaluations = results["evaluations"]
             self.evaluations_uint8 = results["evaluations_uint8"]
             self.baselines = results["baselines"]

@@ -208,6 +208,7 @@ def test_results_have_the_promised_fields(finished):
     results = json.loads(json.dumps(finished.results(), allow_nan=False))
     assert set(results) == {
         "complete",
+        "step",
         "config",
         "dataset",
         "matched",

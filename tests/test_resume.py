@@ -255,6 +255,10 @@ def test_scores_of_this_very_run_are_taken_over(tmp_path):
     other.evaluate("MLP")
     assert other.evaluations == run.evaluations
     assert other.evaluations_uint8 == run.evaluations_uint8
+    # What was saved when it was stopped before its end.
+    fourth = distilled(config)
+    fourth.take_scores(results | {"step": 6, "evaluations": []})
+    assert len(fourth.evaluations) == 2
     # Another run.
     third = distilled(dataclasses.replace(config, seed=1))
     before = list(third.evaluations)
