@@ -14,6 +14,8 @@ from fairdd_jax.workdir import write_atomically
 
 _ARRAYS = ("images", "images_float", "labels", "mean", "std", "class_names", "meta")
 _CODED = "images_coded"
+# Bytes that a file may unpack to: a small hostile one may say that it becomes a huge one.
+_LARGEST = 64 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,9 @@ def load_distilled(path: str | Path) -> DistilledSet:
     path = path / "distilled.npz" if path.is_dir() else path
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+            size = sum(member.file_size for member in content.zip.infolist())
+            if size > _LARGEST:
+                raise ValueError(f"it unpacks to {size} bytes, more than {_LARGEST}")
             arrays = {name: content[name] for name in _ARRAYS}
             coded = content.get(_CODED)
         meta = json.loads(str(arrays["meta"]))

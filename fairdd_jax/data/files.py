@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 
 from fairdd_jax.errors import DataError
 
+# No image of a data set needs more; a hostile archive may say that a small file becomes a huge one.
+LARGEST = 256 * 2**20  # bytes
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 
@@ -45,7 +48,12 @@ class Folder:
 
     def read(self, index: int) -> bytes:
         """The encoded image."""
-        return (self.root / self.names[index]).read_bytes()
+        path = self.root / self.names[index]
+        status = path.stat()
+        if stat.S_ISFIFO(status.st_mode):  # reading it would wait for ever
+            raise OSError("it is a pipe")
+        _limit(status.st_size)
+        return path.read_bytes()
 
     def stamp(self, index: int) -> str:
         """Size and times of the last changes of the content and of the permissions."""
@@ -66,6 +74,7 @@ class Zip:
 
     def read(self, index: int) -> bytes:
         """The encoded image."""
+        _limit(self._archive.getinfo(self.names[index]).file_size)  # more is never unpacked
         try:
             return self._archive.read(self.names[index])
         except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
@@ -125,6 +134,11 @@ class Joined:
         """That of the part."""
         part, position = self._where[index]
         return part.stamp(position)
+
+
+def _limit(size: int) -> None:
+    if size > LARGEST:
+        raise OSError(f"it has {size} bytes, more than the {LARGEST} that an image may have")
 
 
 def open_zip(archive: Path) -> zipfile.ZipFile:

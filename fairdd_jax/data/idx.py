@@ -1,6 +1,7 @@
 """The IDX files of MNIST and Fashion-MNIST, found in the layouts people have and read strictly."""
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -28,6 +29,7 @@ _FIRST_LABELS = {
 }
 
 _PREFIX: dict[SplitName, str] = {"train": "train", "test": "t10k"}
+LARGEST = 2**30  # bytes that a packed file may unpack to, ten times those of either data set
 _UBYTE = 0x08  # the IDX type code of unsigned bytes
 
 
@@ -106,12 +108,17 @@ def read_idx(path: Path, *, dimensions: int) -> np.ndarray:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     if path.suffix == ".gz":
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as packed:
+                data, packed_size = packed.read(LARGEST + 1), len(data)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(
                 f"{path} is truncated or no gzip file (it has {len(data)} bytes and starts with "
                 f"{data[:8]!r}); get it again"
             ) from error
+        if len(data) > LARGEST:
+            raise DataError(
+                f"{path} has {packed_size} bytes that unpack to more than {LARGEST}; get it again"
+            )
     header = 4 * (1 + dimensions)
     magic = struct.pack(">I", _UBYTE << 8 | dimensions)
     if data[:4] != magic or len(data) < header:
