@@ -3,6 +3,7 @@
 python experiments/run.py --config cmnist_fg_dm --data_dir DATA [--ipc 10] [--any.field VALUE ...]
 """
 
+import contextlib
 import signal
 import sys
 from argparse import Namespace
@@ -11,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fairdd_jax import comparison, interrupts, report, sharding, workdir
+from fairdd_jax import comparison, interrupts, report, sharding, watch, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
@@ -126,6 +127,7 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
         console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
 
     with (
+        contextlib.ExitStack() as stack,
         terminal.progress_bar(console, title, this.config.updates, "updates") as advance,
         Keeper(
             folder,
@@ -136,6 +138,14 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
             on_note=on_note,
         ) as keeper,
     ):
+        watchers = [
+            stack.enter_context(watcher(folder))
+            for watcher, wanted in (
+                (watch.tensorboard, options.tensorboard),
+                (watch.profile, options.profile),
+            )
+            if wanted
+        ]
         done = 0
 
         def on_start(lines: list[dict[str, Any]]) -> None:
@@ -150,6 +160,8 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
             workdir.append_line(log, line.line())
             advance(line.update - done, terminal.detail(line))
             done = line.update
+            for watcher in watchers:
+                watcher(line)
 
         this.distill(on_progress, keeper=keeper, on_start=on_start)
 

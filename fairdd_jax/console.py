@@ -67,6 +67,12 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cache_dir", metavar="DIR", help="where decoded images are kept")
     group.add_argument("--download", action="store_true", help="allow downloads")
     group.add_argument(
+        "--tensorboard", action="store_true", help="write the log for TensorBoard too"
+    )
+    group.add_argument(
+        "--profile", action="store_true", help="trace the updates between two lines of the log"
+    )
+    group.add_argument(
         "--resume",
         choices=("auto", "never"),
         help="go on from the newest checkpoint in the output folder if there is one, or start over;"

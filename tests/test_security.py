@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from originals import encoded, picture
-from test_run import HEAD_RUN, load_script
+from test_run import HEAD_RUN, load_script, own_surroundings
 
 from fairdd_jax import load_distilled
 from fairdd_jax.data import files, idx
 from fairdd_jax.errors import DataError
 
+__all__ = ["own_surroundings"]  # a fixture of every test here
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted([*(ROOT / "fairdd_jax").rglob("*.py"), *(ROOT / "experiments").rglob("*.py")])
 # Modules that run what they read, and calls that do; the one reader that is allowed.
