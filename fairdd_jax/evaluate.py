@@ -16,7 +16,7 @@ from fairdd_jax.data import Dataset, Split
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.environment import on_cpu
 from fairdd_jax.metrics import FairnessReport, deo_floor, fairness_report
-from fairdd_jax.sharding import AXIS, REPLICATED, mesh_for, own_part, place, spread
+from fairdd_jax.sharding import AXES, REPLICATED, mesh_for, own_part, place, spread
 from fairdd_jax.train import Trainer, TrainState
 
 PyTree = Any
@@ -131,7 +131,7 @@ class Evaluator:
         self.arch = arch
         self.config = config
         # Cores share every batch; what serves accelerators is networks side by side.
-        self.mesh = mesh_for(len(jax.devices()) if on_cpu() else 1)
+        self.mesh = mesh_for(len(jax.devices()) if on_cpu() else 1, data=False)
         self.network = models.create(
             arch, num_classes=dataset.num_classes, image_shape=dataset.image_shape
         )
@@ -151,7 +151,7 @@ class Evaluator:
         )
         self._init = jax.jit(jax.vmap(lambda key: self.trainer.init(key, self.dataset.image_shape)))
         self._predict = jax.jit(
-            spread(self._predict_networks, self.mesh, REPLICATED, PartitionSpec(None, AXIS))
+            spread(self._predict_networks, self.mesh, REPLICATED, PartitionSpec(None, AXES))
         )
 
     def evaluate(

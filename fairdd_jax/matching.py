@@ -15,7 +15,7 @@ from fairdd_jax.data.sampling import GroupIndex, RealBatch, Sampler
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.methods import method_named
 from fairdd_jax.methods.method import Forward, Pull, Real
-from fairdd_jax.sharding import AXIS, own_part
+from fairdd_jax.sharding import AXES, CLASS, DATA, own_part
 
 PyTree = Any
 
@@ -49,12 +49,22 @@ class Matching:
       dataset: its data set.
       network: the module that matches.
       sampler: how the real images are drawn.
+      num_parts: devices that share the real images of a class.
 
     Raises:
       ConfigError: the network lacks the layers that the method matches.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, network: Any, sampler: Sampler):
+    def __init__(
+        self,
+        config: Config,
+        dataset: Dataset,
+        network: Any,
+        sampler: Sampler,
+        *,
+        num_parts: int = 1,
+    ):
+        self.num_parts = num_parts
         self.config = config
         self.dataset = dataset
         self.network = network
@@ -103,6 +113,8 @@ class Matching:
         def of_class(images: jax.Array, of: OfClass, pull: Pull) -> tuple[jax.Array, jax.Array]:
             real = self._real(data, of, chunk)
             signals = self.method.group_signals(forward, params, real, of.label)
+            if self.num_parts > 1:
+                signals = jax.lax.psum(signals, DATA)
 
             def loss(x: jax.Array) -> jax.Array:
                 signal = self._synthetic_signal(forward, params, x, of, chunk)
@@ -139,14 +151,19 @@ class Matching:
         parameters = augment.sample(of.key, self.dataset.image_shape, strategy=strategy)
         return lambda x: augment.apply(parameters, x, strategy=strategy)
 
+    def _own_images(self, per_image: jax.Array) -> jax.Array:
+        """This device's part of what every real image of a class has, ``[..., N]``, padded."""
+        padding = [(0, 0)] * (per_image.ndim - 1) + [(0, -per_image.shape[-1] % self.num_parts)]
+        return own_part(jnp.pad(per_image, padding), self.num_parts, DATA, axis=-1)
+
     def _real(self, data: TrainingSet, of: OfClass, chunk: int) -> Real:
         num_images = self.sampler.batch_size
         # No larger than the average group, since every group's last block is padded.
         block = min(self.config.chunk, -(-num_images // self.dataset.num_groups))
         augmented = self._augmented(of)
         return Real(
-            self.pixels(data, of.drawn.indices),
-            of.drawn.weights,
+            self.pixels(data, self._own_images(of.drawn.indices)),
+            self._own_images(of.drawn.weights),
             lambda x: augmented(self.normalise(x)),
             chunk,
             block,
@@ -188,17 +205,19 @@ class Matching:
         def mean(images: jax.Array, of: OfClass) -> jax.Array:
             return self._synthetic_signal(forward, params, images, of, chunk)[0]
 
-        means = jax.lax.all_gather(self._map(mean, synthetic, classes), AXIS, tiled=True)
+        means = jax.lax.all_gather(self._map(mean, synthetic, classes), CLASS, tiled=True)
 
         def of_class(of: OfClass) -> Pull:
             # As if the images had been drawn uniformly from the class.
             weights = (of.drawn.shares @ of.drawn.weights) * self.sampler.batch_size
             real = self._real(data, of, chunk)
-            return coupling(forward, params, real, of.label, weights, means)
+            own = self._own_images(weights)
+            return coupling(forward, params, real, of.label, own, means)
 
-        total = jax.tree.map(lambda x: jax.lax.psum(x.sum(0), AXIS), self._map(of_class, classes))
+        axes = AXES if self.num_parts > 1 else CLASS
+        total = jax.tree.map(lambda x: jax.lax.psum(x.sum(0), axes), self._map(of_class, classes))
         num_classes = self.dataset.num_classes
-        own = own_part(total.gradient, num_classes // synthetic.shape[0])
+        own = own_part(total.gradient, num_classes // synthetic.shape[0], CLASS)
         return Pull(jnp.full(synthetic.shape[0], total.value / num_classes), own)
 
     def _forward(self, variables: PyTree) -> Forward:

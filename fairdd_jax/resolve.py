@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from fairdd_jax import augment, data, models
+from fairdd_jax import augment, data, models, sharding
 from fairdd_jax.environment import on_cpu
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.methods import method_named
@@ -122,6 +122,7 @@ def _check(config: Config) -> None:
     for strategy in (config.dsa_strategy, config.augment_net, config.evaluate.augment):
         augment.operations(strategy or augment.NONE)
     halvings(config)
+    sharding.check_mesh(config.mesh)
     for name in baselines(config.evaluate):
         if name not in BASELINES:
             raise unknown_name("baseline", name, (*BASELINES, "none"))

@@ -19,6 +19,8 @@ FOLDER = "checkpoints"
 # Updates between two checkpoints, and how many of the last stay.
 EVERY = 100
 KEEP = 3
+# Fields that decide about the devices alone: another number of them goes on too.
+_MAY_DIFFER = ("mesh",)
 
 
 class Keeper:
@@ -142,7 +144,7 @@ class Keeper:
         differences = [
             f"--{name} {there.get(name)} there, {here.get(name)} here"
             for name in sorted(there.keys() | here.keys())
-            if there.get(name) != here.get(name)
+            if there.get(name) != here.get(name) and name not in _MAY_DIFFER
         ]
         if not differences and record["cells"] != cells:
             differences = ["other numbers of training images"]

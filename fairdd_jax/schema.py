@@ -124,6 +124,8 @@ class Config:
       stream: whether the training images stay on disk (or in memory) and those of an update are
         read ahead of time, or lie on the device; auto streams what takes more than half of the
         device's memory.
+      mesh: devices that share the work, as class=4,data=2: along classes, and along the real images
+        of a class; auto takes as many as are useful.
       compute_dtype: type of the arithmetic inside the networks; sums and statistics are float32.
       log_every: updates between two lines of the log.
       groups: what the matching is told of the groups of the training images.
@@ -166,6 +168,7 @@ class Config:
     chunk: Int = UNSET
     block: Int = UNSET
     stream: Literal["auto", "always", "never"] = "auto"
+    mesh: str = "auto"
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     log_every: int = 10
     groups: GroupsConfig = dataclasses.field(default_factory=GroupsConfig)

@@ -1,4 +1,4 @@
-"""Work spread over devices along one mesh axis; a single device is a mesh of one.
+"""Work spread over a mesh of devices, by class and by image; a single device is a mesh of one.
 
 On CPU a device is a core (`use_all_cores`): XLA runs the network's products on all cores anyway,
 but what lies between them mostly on one, so two halves side by side take less time than one whole.
@@ -6,6 +6,7 @@ but what lies between them mostly on one, so two halves side by side take less t
 
 import math
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -14,10 +15,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fairdd_jax.errors import ConfigError
+
 PyTree = Any
 
-AXIS = "device"
-SPLIT = PartitionSpec(AXIS)
+AUTO = "auto"
+
+# Devices along the first axis have different classes, along the second different real images of the
+# same classes.
+CLASS, DATA = AXES = ("class", "data")
+SPLIT = PartitionSpec(CLASS)
 REPLICATED = PartitionSpec()
 _ALIGNMENT = 64  # bytes
 # XLA ends the program when one core waits for another for 40 s, which a long step may well take.
@@ -44,15 +51,51 @@ def use_all_cores() -> None:
         return
 
 
-def mesh_for(count: int) -> Mesh:
-    """As many devices as divide a count, all of them at best.
+def mesh_for(num_classes: int, shape: str = AUTO, *, data: bool = True) -> Mesh:
+    """The mesh for work that falls into so many classes.
 
-    >>> mesh_for(10).shape["device"] in (1, 2, 5, 10)
+    Args:
+      num_classes: number of classes, which the first axis must divide.
+      shape: devices along the axes, as ``class=4,data=2``; or ``auto``, as many along the first as
+        divide the classes, and along the second as are left for each.
+      data: whether there is anything to divide along the second.
+
+    Raises:
+      ConfigError: a mesh that does not fit the classes or the devices.
+
+    >>> mesh_for(10).shape["class"] in (1, 2, 5, 10)
     True
     """
     devices = jax.devices()
-    num_devices = max(n for n in range(1, len(devices) + 1) if count % n == 0)
-    return Mesh(np.array(devices[:num_devices]), (AXIS,))
+    if shape == AUTO:
+        along_class = max(n for n in range(1, len(devices) + 1) if num_classes % n == 0)
+        along_data = len(devices) // along_class if data else 1
+    else:
+        along_class, along_data = _parsed(shape)
+        if num_classes % along_class or along_class * along_data > len(devices):
+            raise ConfigError(
+                f"--mesh {shape} does not fit: class must divide the {num_classes} classes, and "
+                f"class times data must not exceed the {len(devices)} devices; --mesh auto chooses"
+            )
+    used = np.array(devices[: along_class * along_data])
+    return Mesh(used.reshape(along_class, along_data), AXES)
+
+
+def _parsed(shape: str) -> tuple[int, int]:
+    match = re.fullmatch(r"class=([1-9]\d{0,5})(?:,data=([1-9]\d{0,5}))?", shape.replace(" ", ""))
+    if match is None:
+        raise ConfigError(f"--mesh must be auto, or like class=4,data=2, got '{shape}'")
+    return int(match[1]), int(match[2] or 1)
+
+
+def check_mesh(shape: str) -> None:
+    """See that it is the shape of a mesh.
+
+    Raises:
+      ConfigError: it is not.
+    """
+    if shape != AUTO:
+        _parsed(shape)
 
 
 def spread(function: Callable[..., PyTree], mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
@@ -96,9 +139,18 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def own_part(array: jax.Array, num_devices: int) -> jax.Array:
-    """This device's equal part of an array that every device has, along its first axis."""
-    if num_devices == 1:
+def own_part(
+    array: jax.Array, num_parts: int, axes: str | tuple[str, ...] = AXES, *, axis: int = 0
+) -> jax.Array:
+    """This device's equal part of an array that every device has.
+
+    Args:
+      array: the whole, its axis divisible by the parts.
+      num_parts: devices along the axes of the mesh.
+      axes: of the mesh.
+      axis: of the array.
+    """
+    if num_parts == 1:
         return array
-    size = array.shape[0] // num_devices
-    return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(AXIS) * size, size)
+    size = array.shape[axis] // num_parts
+    return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(axes) * size, size, axis)

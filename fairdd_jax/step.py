@@ -24,7 +24,16 @@ from fairdd_jax.data.sampling import (
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.matching import Matching, OfClass, TrainingSet
 from fairdd_jax.methods import method_named
-from fairdd_jax.sharding import AXIS, REPLICATED, SPLIT, mesh_for, own_part, place, spread
+from fairdd_jax.sharding import (
+    CLASS,
+    DATA,
+    REPLICATED,
+    SPLIT,
+    mesh_for,
+    own_part,
+    place,
+    spread,
+)
 from fairdd_jax.train import Trainer, TrainState, labelled
 
 PyTree = Any
@@ -88,10 +97,18 @@ class Step:
         self.config = config
         self.streamed = streamed
         self.method = method_named(config.method)
-        self.mesh = mesh_for(dataset.num_classes)
         self.network = models.create(
             config.model, num_classes=dataset.num_classes, image_shape=dataset.image_shape
         )
+        shapes = jax.eval_shape(
+            lambda key: self.network.init(key, jnp.zeros((1, *dataset.image_shape))),
+            jax.random.key(0),
+        )
+        has_statistics = "batch_stats" in shapes
+        self._needs_statistics = self.method.frozen_statistics and has_statistics
+        # Statistics of the batch in hand need the whole of it.
+        separable = self.method.frozen_statistics or not has_statistics
+        self.mesh = mesh_for(dataset.num_classes, config.mesh, data=separable)
         self.trainer = Trainer(
             self.network,
             dataset.mean,
@@ -110,10 +127,14 @@ class Step:
             if config.sampling == "stratified"
             else Proportional(config.batch_real, dataset.num_groups)
         )
-        self.matching = Matching(config, dataset, self.network, self.sampler)
+        self.matching = Matching(
+            config,
+            dataset,
+            self.network,
+            self.sampler,
+            num_parts=self.mesh.shape[DATA] if separable else 1,
+        )
         self.optimizer = self._optimizer()
-        shapes = jax.eval_shape(lambda: self.trainer.init(jax.random.key(0), dataset.image_shape))
-        self._needs_statistics = self.method.frozen_statistics and "batch_stats" in shapes
         self.run_block = jax.jit(self._run_block, static_argnames="length", donate_argnums=0)
 
     def init(self, key: jax.Array, images: np.ndarray | jax.Array) -> State:
@@ -150,7 +171,7 @@ class Step:
         labels = jnp.arange(self.dataset.num_classes)
         class_keys = jax.random.split(keys[4], self.dataset.num_classes)
         classes = OfClass(batch, labels, class_keys)
-        own = jax.tree.map(lambda x: own_part(x, self.mesh.size), classes)
+        own = jax.tree.map(lambda x: own_part(x, self.mesh.shape[CLASS], CLASS), classes)
         losses, gradient = self.matching(state.images, variables, data, own)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
         images = optax.apply_updates(state.images, updates)
@@ -158,7 +179,7 @@ class Step:
         if average is not None:
             average = optax.incremental_update(images, average, 1.0 - self.config.average_img)
         state = State(images, opt_state, network, state.update + 1, average)
-        return state, jax.lax.psum(losses.sum(), AXIS)
+        return state, jax.lax.psum(losses.sum(), CLASS)
 
     def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> jax.Array:
         """The training images that an update draws, ``[M]``: what it needs of a streamed set."""
@@ -227,7 +248,7 @@ class Step:
         if config.inner_real:
             images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
         else:
-            everywhere = jax.lax.all_gather(state.images, AXIS, tiled=True)
+            everywhere = jax.lax.all_gather(state.images, CLASS, tiled=True)
             images, labels = labelled(jax.vmap(self.matching.decode)(everywhere))
         warmup, inner = self.training_steps(images.shape[0])
         steps: jax.Array | int = warmup

@@ -17,7 +17,7 @@ import optax
 from fairdd_jax import augment, models
 from fairdd_jax.chunks import sum_over_chunks
 from fairdd_jax.data.normalise import normalise
-from fairdd_jax.sharding import AXIS, own_part
+from fairdd_jax.sharding import AXES, own_part
 
 PyTree = Any
 
@@ -176,7 +176,7 @@ class Trainer:
         params = state.variables["params"]
         gradient, metrics, changed = self._gradient(state.variables, x, targets)
         if num_devices > 1:
-            gradient, metrics = jax.lax.psum((gradient, metrics), AXIS)
+            gradient, metrics = jax.lax.psum((gradient, metrics), AXES)
         optimizer = sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)  # numbers: in the state
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         variables = {**state.variables, **changed, "params": optax.apply_updates(params, updates)}

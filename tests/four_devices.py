@@ -19,6 +19,7 @@ from fairdd_jax.loop import run_updates
 from fairdd_jax.start import initial_images
 
 SIDE = 8
+SHARES = jax.sharding.PartitionSpec(sharding.AXES)
 DSA = "flip_crop"
 # Number of classes, and what differs from the settings of test_loop.py. A network that is trained
 # in batches of six has a last batch of two.
@@ -48,9 +49,10 @@ def data_set(num_classes, num_train=60):
 def let_be_seen(num_devices):
     """Let steps and evaluators use that many devices at most."""
 
-    def mesh_for(count):
-        mesh = sharding.mesh_for(count)
-        return jax.sharding.Mesh(mesh.devices[:num_devices], mesh.axis_names)
+    def mesh_for(count, *args, **options):
+        return real(count, *args, **options) if num_devices > 1 else real(count, "class=1")
+
+    real = sharding.mesh_for
 
     step.mesh_for = evaluate.mesh_for = mesh_for
 
@@ -114,9 +116,9 @@ def own_parts():
     mesh = sharding.mesh_for(4)
 
     def function(rows):
-        return sharding.own_part(rows, mesh.size) * 10 ** jax.lax.axis_index(sharding.AXIS)
+        return sharding.own_part(rows, mesh.size) * 10 ** jax.lax.axis_index(sharding.AXES)
 
-    spread = sharding.spread(function, mesh, sharding.REPLICATED, sharding.SPLIT)
+    spread = sharding.spread(function, mesh, sharding.REPLICATED, SHARES)
     return spread(jax.numpy.arange(1, 13))
 
 
@@ -136,7 +138,10 @@ def main(path):
     sharding.use_all_cores()
     results = {
         "devices": len(jax.devices()),
-        "meshes": [sharding.mesh_for(count).size for count in range(1, 13)],
+        "meshes": [sharding.mesh_for(count).devices.shape for count in range(1, 13)],
+        "meshes of classes": [
+            sharding.mesh_for(count, data=False).devices.shape for count in range(1, 13)
+        ],
         "own parts": own_parts(),
         "many updates": many_updates(),
         "replicated": distances_in_memory(sharding.REPLICATED),

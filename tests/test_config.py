@@ -236,6 +236,7 @@ def test_every_field_can_be_set():
         "groups.core": 0.5,
         "groups.missing": 0.0,
         "groups.noise": 0.0,
+        "mesh": "class=1,data=1",
         "evaluate.archs": "ConvNetD1,MLP",
         "evaluate.networks": 2,
         "evaluate.cutmix": 0.25,

@@ -17,7 +17,7 @@ from fairdd_jax import losses
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import RealBatch
 from fairdd_jax.matching import OfClass
-from fairdd_jax.sharding import spread
+from fairdd_jax.sharding import mesh_for, spread
 from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step, training_set
 
@@ -50,7 +50,7 @@ def toy(seed=0):
 
 def function_of(step):
     """The matching of a step as a function of arrays, on one device."""
-    one = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("device",))
+    one = mesh_for(1, "class=1")
     whole = PartitionSpec()
     return spread(lambda *arguments: step.matching(*arguments), one, (whole,) * 4, (whole, whole))
 

@@ -37,9 +37,10 @@ def test_every_core_is_a_device(results):
     assert results["devices"] == 4
 
 
-def test_a_mesh_has_the_most_devices_that_divide_a_count(results):
+def test_a_mesh_has_the_most_devices_that_divide_the_classes_and_the_rest_along_images(results):
     most = [max(n for n in (1, 2, 3, 4) if count % n == 0) for count in range(1, 13)]
-    assert results["meshes"].tolist() == most
+    assert results["meshes"].tolist() == [[n, 4 // n] for n in most]
+    assert results["meshes of classes"].tolist() == [[n, 1] for n in most]
 
 
 def test_devices_do_not_wait_for_each_other_for_ever(results):

@@ -29,7 +29,7 @@ from fairdd_jax.data.normalise import normalise
 from fairdd_jax.evaluate import MOMENTUM, WEIGHT_DECAY, Evaluator
 from fairdd_jax.methods.method import Real
 from fairdd_jax.models import Outputs
-from fairdd_jax.sharding import AXIS, REPLICATED, SPLIT, mesh_for, place, spread, use_all_cores
+from fairdd_jax.sharding import AXES, REPLICATED, mesh_for, place, spread, use_all_cores
 from fairdd_jax.start import initial_images
 from fairdd_jax.step import State, Step, training_set
 from fairdd_jax.train import Trainer, labelled
@@ -214,9 +214,9 @@ def feature_pass(case: Case, runs: int) -> dict[str, Any]:
         blocks = -(-len(images) // config.chunk)
         real = Real(images, weights, prepare, config.chunk, config.chunk, blocks)
         part = step.method.group_signals(forward, params, real, jnp.int32(0))
-        return jax.lax.psum(part, AXIS)
+        return jax.lax.psum(part, AXES)
 
-    shards = (REPLICATED, SPLIT, PartitionSpec(None, AXIS))
+    shards = (REPLICATED, PartitionSpec(AXES), PartitionSpec(None, AXES))
     program = jax.jit(spread(centres, mesh, shards, REPLICATED))
     params = step.trainer.init(jax.random.key(0), dataset.image_shape)["params"]
     arguments = place((params, images, weights.astype(np.float32)), mesh, shards)
