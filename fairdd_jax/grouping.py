@@ -28,7 +28,7 @@ _UNKNOWN = -1
 _SAMPLE = 5000
 _COMPONENTS = 50
 _BLOCK = 500  # images whose features are held at once
-_NOTHING = 1e-6  # a deviation below this, as a fraction of the largest, is rounding
+_NOTHING = 1e-6  # what is below this, as a fraction of the whole, is rounding
 _CENTRES = 5  # of k-means for each cluster that is left of them
 
 
@@ -158,11 +158,16 @@ def _signals(
     chosen[rng.choice(len(members), min(_SAMPLE, len(members)), replace=False)] = True
     sample, others = np.flatnonzero(chosen), np.flatnonzero(~chosen)
     fitted = features(images[members[sample]])
+    nothing = _NOTHING * np.linalg.norm(fitted)
     mean = fitted.mean(0)
     fitted = fitted - mean
     size = min(_COMPONENTS, *fitted.shape)
     _, deviation, axes = randomized_svd(fitted, size, random_state=_random_state(rng))
-    axes = axes.T / np.sqrt(np.maximum(deviation, _NOTHING * max(deviation[0], 1)))
+    # Scaling would make much of a component that is all rounding: equal images would differ.
+    scale = np.divide(
+        1, np.sqrt(deviation), where=deviation > nothing, out=np.zeros_like(deviation)
+    )
+    axes = axes.T * scale
     signals = np.empty((len(members), size), np.float32)
     signals[sample] = fitted @ axes
     for start in range(0, len(others), _BLOCK):
@@ -214,7 +219,8 @@ def _dbscan(signals: np.ndarray, config: GroupsConfig, rng: np.random.Generator)
     count = min(config.min_samples, len(signals))
     nearest = NearestNeighbors(n_neighbors=count).fit(signals)
     reach = np.quantile(nearest.kneighbors(signals)[0][:, -1], config.core)
-    above = float(np.nextafter(np.float32(reach), np.float32(np.inf)))  # equal images have none
+    # Equal images have a reach of 0, and the signals of equal images are equal up to rounding.
+    above = float(np.nextafter(reach + _NOTHING * np.abs(signals).max(), np.inf))
     clusters = DBSCAN(eps=above, min_samples=count).fit_predict(signals)
     return clusters if clusters.max() > _UNKNOWN else np.zeros_like(clusters)
 
