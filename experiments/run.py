@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fairdd_jax import comparison, interrupts, report, sharding, watch, workdir
+from fairdd_jax import comparison, hosts, interrupts, report, sharding, watch, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
+    hosts.join(terminal.read_options(arguments)[0].distributed)
+    console.quiet = not hosts.is_first()
     command = terminal.read_command(arguments, description=__doc__)
     if command is None:
         return 0
@@ -93,6 +95,7 @@ def distil_and_score(
     if options.resume is None:
         refuse_unfinished(folder)
     saved = saved_results(folder) if resume else {}
+    hosts.any_of(False)  # all have read before the first writes
     if not resume:
         for name in ("metrics.jsonl", "results.json"):
             workdir.remove(folder / name)

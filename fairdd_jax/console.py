@@ -92,6 +92,25 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default=resume.KEEP,
         help="checkpoints that are kept: the last N and the best",
     )
+    group.add_argument(
+        "--distributed",
+        metavar="PROCESSES",
+        help="join the other processes of this run: auto (Cloud TPU, SLURM), or HOST:PORT,N,I",
+    )
+
+
+def read_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """What decides about this run of the program, and the arguments that are left.
+
+    Raises:
+      ConfigError: a value that is none.
+    """
+    program = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    _add_options(program)
+    try:
+        return program.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
 
 
 def read_command(
@@ -111,12 +130,7 @@ def read_command(
     >>> command.config.ipc, command.rest
     (3, ['--ipc', '3'])
     """
-    program = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    _add_options(program)
-    try:
-        options, rest = program.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from None
+    options, rest = read_options(arguments)
     for name in ("checkpoint_every", "checkpoints"):
         if (value := getattr(options, name)) < 1:
             raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")

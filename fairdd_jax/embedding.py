@@ -9,8 +9,7 @@ import numpy as np
 from fairdd_jax import models
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
-from fairdd_jax.environment import on_cpu
-from fairdd_jax.sharding import REPLICATED, SPLIT, mesh_for, place, spread
+from fairdd_jax.sharding import REPLICATED, SPLIT, local_mesh, place, spread
 
 PyTree = Any
 
@@ -23,7 +22,7 @@ class Embedding:
     Args:
       network: a module of `fairdd_jax.models`.
       dataset: image shape and normalisation.
-      chunk: images that pass through the network at once, on every core.
+      chunk: images that pass through the network at once, on every device.
       dtype: type of the arithmetic in the network, see `fairdd_jax.models.run`.
     """
 
@@ -32,7 +31,7 @@ class Embedding:
         self.dataset = dataset
         self.chunk = chunk
         self.dtype = dtype
-        self.mesh = mesh_for(len(jax.devices()) if on_cpu() else 1)
+        self.mesh = local_mesh()
         stride = chunk * self.mesh.size
         self.size = -(-_BLOCK // stride) * stride
         self._of_block = jax.jit(spread(self._of_device, self.mesh, (REPLICATED, SPLIT), SPLIT))

@@ -65,7 +65,7 @@ def _git_commit() -> str | None:
 
 def peak_memory() -> int:
     """Bytes: the device's own count where it keeps one, else the process's resident peak."""
-    statistics_of_device = jax.devices()[0].memory_stats() or {}
+    statistics_of_device = jax.local_devices()[0].memory_stats() or {}
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024
     return int(statistics_of_device.get("peak_bytes_in_use", resident * unit))

@@ -15,8 +15,9 @@ from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset, Split
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.environment import on_cpu
+from fairdd_jax.hosts import fetch
 from fairdd_jax.metrics import FairnessReport, deo_floor, fairness_report
-from fairdd_jax.sharding import AXES, REPLICATED, mesh_for, own_part, place, spread
+from fairdd_jax.sharding import DATA, NETWORK, REPLICATED, network_mesh, own_part, place, spread
 from fairdd_jax.train import Trainer, TrainState
 
 PyTree = Any
@@ -130,8 +131,7 @@ class Evaluator:
         self.dataset = dataset
         self.arch = arch
         self.config = config
-        # Cores share every batch; what serves accelerators is networks side by side.
-        self.mesh = mesh_for(len(jax.devices()) if on_cpu() else 1, data=False)
+        self.mesh = network_mesh()
         self.network = models.create(
             arch, num_classes=dataset.num_classes, image_shape=dataset.image_shape
         )
@@ -144,14 +144,28 @@ class Evaluator:
             cutmix=config.cutmix,
             chunk=chunk,
             dtype=compute_dtype,
-            num_devices=self.mesh.size,
+            num_devices=self.mesh.shape[DATA],
+            axes=DATA,
         )
-        self._run = jax.jit(
-            spread(self._run_networks, self.mesh, (REPLICATED,) * 7, REPLICATED), donate_argnums=0
+        per_network = PartitionSpec(NETWORK)
+
+        def of_networks(function: Callable[..., PyTree], *others: Any, **options: Any) -> Callable:
+            specs = (per_network, *others)
+            return jax.jit(spread(function, self.mesh, specs, per_network), **options)
+
+        self._init = of_networks(
+            jax.vmap(lambda key: self.trainer.init(key, self.dataset.image_shape))
         )
-        self._init = jax.jit(jax.vmap(lambda key: self.trainer.init(key, self.dataset.image_shape)))
+        self._start = of_networks(self._start_networks, REPLICATED)
+        of_run = (REPLICATED, REPLICATED, per_network, REPLICATED, REPLICATED, REPLICATED)
+        self._run = of_networks(self._run_networks, *of_run, donate_argnums=0)
         self._predict = jax.jit(
-            spread(self._predict_networks, self.mesh, REPLICATED, PartitionSpec(None, AXES))
+            spread(
+                self._predict_networks,
+                self.mesh,
+                (per_network, REPLICATED),
+                PartitionSpec(NETWORK, DATA),
+            )
         )
 
     def evaluate(
@@ -178,11 +192,13 @@ class Evaluator:
         """
         arrays = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), importance)
         x, y, placed = place(arrays, self.mesh)
-        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(networks))
+        # As many along the axis of networks as fit; those too many are left out of the scores.
+        padded = networks + -networks % self.mesh.shape[NETWORK]
+        keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(padded))
         variables = self.train(
             x, y, schedule=schedule, keys=keys, importance=placed, on_steps=on_steps
         )
-        return Evaluation(self.arch, schedule.total, self.test(variables))
+        return Evaluation(self.arch, schedule.total, self.test(variables)[:networks])
 
     def train(
         self,
@@ -194,18 +210,24 @@ class Evaluator:
         importance: jax.Array | None = None,
         on_steps: Callable[[int], None] = lambda steps: None,
     ) -> PyTree:
-        """Variables of fresh networks, one per key, trained on images; leaves ``[K, ...]``."""
+        """Variables of fresh networks, one per key, trained on images; leaves ``[K, ...]``.
+
+        K must be a multiple of the devices along the mesh's axis of networks.
+        """
         networks = keys.shape[0]
-        init_keys, train_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-        train_keys = place(train_keys, self.mesh)
+        init_keys, train_keys = place(
+            tuple(jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)),
+            self.mesh,
+            PartitionSpec(NETWORK),
+        )
         variables = self._init(init_keys)
-        stride = max(1, _STEPS_PER_CALL["cpu" if on_cpu() else "accelerator"] // networks)
+        of_device = networks // self.mesh.shape[NETWORK]
+        stride = max(1, _STEPS_PER_CALL["cpu" if on_cpu() else "accelerator"] // of_device)
         for first, last, lr in (
             (0, schedule.before, self.config.lr),
             (schedule.before, schedule.total, self.config.lr * _DROP),
         ):
-            start = partial(self.trainer.start, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
-            state = place(jax.vmap(start)(variables), self.mesh)
+            state = self._start(variables, lr)
             for begin in range(first, last, stride):
                 end = min(begin + stride, last)
                 state = self._run(state, images, labels, train_keys, begin, end, importance)
@@ -213,6 +235,10 @@ class Evaluator:
                 on_steps((end - begin) * networks)
             variables = state.variables
         return variables
+
+    def _start_networks(self, variables: PyTree, lr: float) -> TrainState:
+        start = partial(self.trainer.start, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+        return jax.vmap(start)(variables)
 
     def _run_networks(
         self,
@@ -231,12 +257,12 @@ class Evaluator:
 
     def predict(self, variables: PyTree, images: np.ndarray) -> np.ndarray:
         """Most likely class of every image for every network, ``[K, N]``."""
-        padding = -len(images) % (self.trainer.chunk * self.mesh.size)
-        padded = np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0)))
-        return np.asarray(self._predict(variables, padded))[:, : len(images)]
+        padding = -len(images) % (self.trainer.chunk * self.mesh.shape[DATA])
+        padded = place(np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0))), self.mesh)
+        return fetch(self._predict(variables, padded))[:, : len(images)]
 
     def _predict_networks(self, variables: PyTree, images: jax.Array) -> jax.Array:
-        images = own_part(images, self.mesh.size)
+        images = own_part(images, self.mesh.shape[DATA], DATA)
         chunks = images.reshape(-1, self.trainer.chunk, *images.shape[1:])
 
         def of_network(variables: PyTree) -> jax.Array:

@@ -5,6 +5,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from fairdd_jax.hosts import any_of
+
 TERMINATED = 128 + signal.SIGTERM
 INTERRUPTED = 128 + signal.SIGINT
 
@@ -38,7 +40,9 @@ class Hold:
         self._before: dict[int, Any] = {}
 
     def stopped(self) -> bool:
-        """Whether there was a signal."""
+        """Whether there was a signal, in any of the processes: they must ask equally often."""
+        if any_of(bool(self._received)) and not self._received:
+            self._received.append(signal.SIGTERM)
         return bool(self._received)
 
     def __enter__(self) -> "Hold":

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fairdd_jax import stream
@@ -17,9 +16,11 @@ from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import GroupIndex
 from fairdd_jax.environment import on_cpu
 from fairdd_jax.errors import NonFiniteLossError
+from fairdd_jax.hosts import fetch
 from fairdd_jax.representatives import Representatives
 from fairdd_jax.sharding import place
-from fairdd_jax.step import State, Step, training_set
+from fairdd_jax.step import State, Step
+from fairdd_jax.training_set import training_set
 
 
 class LoopState(NamedTuple):
@@ -106,10 +107,12 @@ def run_updates(
         good.
     """
     step = Step(config, dataset, streamed=stream.is_streamed(config, dataset))
-    init_key, run_key = place(jax.random.split(key), step.mesh)
+    init_key, run_key = jax.random.split(key)
+    init_key, placed_key = place((init_key, run_key), step.mesh)
     state = step.init(init_key, images)
     choose = Representatives(step, dataset) if config.representatives else None
-    total = place(jnp.zeros(()), step.mesh)
+    nothing = np.zeros((), np.float32)
+    total = place(nothing, step.mesh)
     start = LoopState(state, choose.none() if choose else None, total)
     state, chosen, total = restore(start) or start
     done = int(state.update)
@@ -119,7 +122,7 @@ def run_updates(
         return
     feed = (
         stream.blocks(step, dataset, run_key, lengths, first=done)
-        if step.streamed
+        if step.draws.streamed
         else itertools.repeat(training_set(dataset, step.mesh))
     )
     began = time.perf_counter()
@@ -127,20 +130,20 @@ def run_updates(
     feed = itertools.chain([data], feed)
     all_cells = data.cells
     compile_block = functools.cache(
-        lambda length: step.run_block.lower(state, data, run_key, length=length).compile()
+        lambda length: step.run_block.lower(state, data, placed_key, length=length).compile()
     )
     # Compiled before the clock starts, for cells of the shapes that they will have.
     data = data._replace(cells=chosen or all_cells)
     compile_block(lengths[0])
     compiled = last = time.perf_counter()
-    images_per_update = state.images.shape[0] * (step.sampler.batch_size + config.ipc)
+    images_per_update = state.images.shape[0] * (step.draws.sampler.batch_size + config.ipc)
     for line in lines:
         begin, is_stopped = done, False
         for length, data in zip(line.lengths, feed, strict=False):
             if choose and done % config.representatives == 0:
                 chosen = choose(state, run_key, data)
             data = data._replace(cells=chosen or all_cells)
-            state, loss = compile_block(length)(state, data, run_key)
+            state, loss = compile_block(length)(state, data, placed_key)
             if on_cpu():  # beyond 32 calls on their way, two devices wait for each other for ever
                 jax.block_until_ready(loss)
             total += loss
@@ -148,14 +151,14 @@ def run_updates(
             if is_stopped := stopped():
                 break
         mean = float(total) / ((done - line.first) * dataset.num_classes)
-        current = np.array(state.result)  # a copy: the state is donated
+        current = np.array(fetch(state.result))  # a copy: the state is donated
         if not (np.isfinite(mean) and np.isfinite(current).all()):
             raise NonFiniteLossError(
                 f"the matching loss ({mean}) or the images became infinite or NaN between updates "
                 f"{line.first} and {done}; try a smaller --lr_img than {config.lr_img}"
             )
         is_line = done == line.first + line.updates
-        total = total - total if is_line else total
+        total = place(nothing, step.mesh) if is_line else total
         now = time.perf_counter()
         per_update, last = (now - last) / (done - begin), now
         yield Progress(

@@ -5,32 +5,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fairdd_jax import augment, formation, models
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
-from fairdd_jax.data.sampling import GroupIndex, RealBatch, Sampler
+from fairdd_jax.data.sampling import RealBatch, Sampler
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.methods import method_named
 from fairdd_jax.methods.method import Forward, Pull, Real
 from fairdd_jax.sharding import AXES, CLASS, DATA, own_part
+from fairdd_jax.training_set import TrainingSet
 
 PyTree = Any
-
-
-class TrainingSet(NamedTuple):
-    """The real images on the device."""
-
-    images: jax.Array | np.ndarray
-    """``[N, H * W * channels]`` uint8. Flat, because a TPU pads the last axes of an array.
-
-    Of a streamed training set those that a block of updates needs, ``[length, M, ...]``.
-    """
-    labels: jax.Array | np.ndarray
-    """``[N]`` int32; empty of a streamed training set."""
-    cells: GroupIndex
 
 
 class OfClass(NamedTuple):

@@ -20,9 +20,9 @@ from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import GroupIndex
 from fairdd_jax.embedding import Embedding
 from fairdd_jax.errors import ConfigError
-from fairdd_jax.matching import TrainingSet
 from fairdd_jax.sharding import place
 from fairdd_jax.step import State, Step
+from fairdd_jax.training_set import TrainingSet
 
 PyTree = Any
 
@@ -39,7 +39,7 @@ class Representatives:
     """
 
     def __init__(self, step: Step, dataset: Dataset):
-        if step.streamed:
+        if step.draws.streamed:
             raise ConfigError(
                 "representative images are chosen from a training set on the device; choose "
                 "--stream never or --representatives 0"
@@ -54,7 +54,7 @@ class Representatives:
     def none(self) -> GroupIndex:
         """No images yet: what `__call__` returns has the same shapes, on the same devices."""
         C, G = self.dataset.num_classes, self.dataset.num_groups
-        order = np.zeros((C, self.step.sampler.batch_size), np.int32)
+        order = np.zeros((C, self.step.draws.sampler.batch_size), np.int32)
         return self._placed(order, np.zeros((C, G), int), np.zeros((C, G), int), np.zeros((C, G)))
 
     def _placed(
@@ -78,7 +78,7 @@ class Representatives:
         C, G = self.dataset.num_classes, self.dataset.num_groups
         counts = np.zeros((C, G), np.int64)
         start = np.zeros((C, G), np.int64)
-        order = np.zeros((C, self.step.sampler.batch_size), np.int32)
+        order = np.zeros((C, self.step.draws.sampler.batch_size), np.int32)
         for label in range(C):
             pools = list(self._pools(label, rng))
             # All pools of a class in one go: a call computes hundreds of images, however few it is

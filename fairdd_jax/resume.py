@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fairdd_jax import environment, workdir
+from fairdd_jax import environment, hosts, workdir
 from fairdd_jax.checkpoint import Checkpoints, Record
 from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, WorkdirError
@@ -175,9 +175,10 @@ def remove(folder: str | Path) -> None:
       WorkdirError: they cannot be removed.
     """
     checkpoints = Path(folder) / FOLDER
-    if checkpoints.exists():
+    if hosts.is_first() and checkpoints.exists():
         with workdir.explained(checkpoints):
             shutil.rmtree(checkpoints)
+    hosts.any_of(False)  # none goes on before they are gone
 
 
 def refuse_unfinished(folder: Path) -> None:

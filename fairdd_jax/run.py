@@ -21,6 +21,7 @@ from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.grouping import GroupsConfig, random_features, regroup
+from fairdd_jax.hosts import fetch
 from fairdd_jax.interrupts import Hold, Terminated
 from fairdd_jax.loop import LoopState, Progress, run_updates
 from fairdd_jax.matching import decoded
@@ -136,7 +137,8 @@ class Run:
                     with hold:
                         self._keep(keeper, progress)
         except (KeyboardInterrupt, Terminated):
-            if keeper and progress:
+            # Of several processes the others may be elsewhere, and all must take part.
+            if keeper and progress and jax.process_count() == 1:
                 self._keep(keeper, progress, now=True)
             raise
 
@@ -187,7 +189,7 @@ class Run:
         )
 
     def _take_over(self, state: LoopState, record: Record) -> None:
-        self.images = np.array(state.state.result)
+        self.images = np.array(fetch(state.state.result))
         self.step = int(state.state.update) // self.config.outer_loops
         self.log = record["log"]
         self.evaluations = record["evaluations"]

@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from fairdd_jax.environment import on_cpu
 from fairdd_jax.errors import ConfigError
 
 PyTree = Any
@@ -24,6 +26,7 @@ AUTO = "auto"
 # Devices along the first axis have different classes, along the second different real images of the
 # same classes.
 CLASS, DATA = AXES = ("class", "data")
+NETWORK = "network"
 SPLIT = PartitionSpec(CLASS)
 REPLICATED = PartitionSpec()
 _ALIGNMENT = 64  # bytes
@@ -81,6 +84,22 @@ def mesh_for(num_classes: int, shape: str = AUTO, *, data: bool = True) -> Mesh:
     return Mesh(used.reshape(along_class, along_data), AXES)
 
 
+def local_mesh() -> Mesh:
+    """The devices of this process, for work that every process does for itself."""
+    return Mesh(np.array(jax.local_devices())[:, None], AXES)
+
+
+def network_mesh() -> Mesh:
+    """All devices, for work on several networks.
+
+    Cores of a process share every batch, along the second axis; what serves accelerators is
+    networks side by side, along the first.
+    """
+    devices = np.array(jax.devices())  # those of a process follow each other
+    shape = (jax.process_count(), -1) if on_cpu() else (-1, 1)
+    return Mesh(devices.reshape(shape), (NETWORK, DATA))
+
+
 def _parsed(shape: str) -> tuple[int, int]:
     match = re.fullmatch(r"class=([1-9]\d{0,5})(?:,data=([1-9]\d{0,5}))?", shape.replace(" ", ""))
     if match is None:
@@ -113,13 +132,44 @@ def spread(function: Callable[..., PyTree], mesh: Mesh, in_specs: Any, out_specs
 def place(tree: PyTree, mesh: Mesh, specs: PyTree = REPLICATED) -> PyTree:
     """Put arrays on the devices of the mesh.
 
-    On CPU numpy's arrays are not copied, or once for all devices if they are not `aligned`.
+    On CPU numpy's arrays are not copied, or once for all devices if they are not `aligned`. Of
+    several processes every one has the whole arrays.
     """
     is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
     shardings = jax.tree.map(partial(NamedSharding, mesh), specs, is_leaf=is_spec)
     if mesh.devices.flat[0].platform == "cpu":
         tree = jax.tree.map(lambda x: aligned(x) if isinstance(x, np.ndarray) else x, tree)
-    return jax.device_put(tree, shardings)
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+    # What the shardings are a prefix of.
+    return jax.tree.map(
+        lambda sharding, part: jax.tree.map(partial(_placed_by_all, sharding), part),
+        shardings,
+        tree,
+    )
+
+
+def _placed_by_all(sharding: NamedSharding, array: jax.Array | np.ndarray) -> jax.Array:
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        data = _placed_by_all(sharding, jax.random.key_data(array))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(array))
+    whole = np.asarray(array)
+    return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+
+def place_parts(
+    shape: tuple[int, ...], mesh: Mesh, spec: PartitionSpec, part: Callable[[Any], np.ndarray]
+) -> jax.Array:
+    """An array of which every process has its own parts alone.
+
+    Args:
+      shape: of the whole.
+      mesh: the devices.
+      spec: how the array lies on them.
+      part: given the slices of a device's part, returns it. On CPU one that is `aligned` is not
+        copied.
+    """
+    return jax.make_array_from_callback(shape, NamedSharding(mesh, spec), part)
 
 
 def aligned(array: np.ndarray) -> np.ndarray:

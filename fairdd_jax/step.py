@@ -7,22 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
 
 from fairdd_jax import models
 from fairdd_jax.config import Config, halvings
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.sampling import (
-    GroupIndex,
-    Proportional,
-    RealBatch,
-    Sampler,
-    Stratified,
-    group_index,
-    proportional_batch,
-)
+from fairdd_jax.data.sampling import GroupIndex, RealBatch
 from fairdd_jax.errors import ConfigError
-from fairdd_jax.matching import Matching, OfClass, TrainingSet
+from fairdd_jax.matching import Matching, OfClass
 from fairdd_jax.methods import method_named
 from fairdd_jax.sharding import (
     CLASS,
@@ -35,11 +26,9 @@ from fairdd_jax.sharding import (
     spread,
 )
 from fairdd_jax.train import Trainer, TrainState, labelled
+from fairdd_jax.training_set import Draws, Positions, TrainingSet
 
 PyTree = Any
-
-# Real images per class that set the batch statistics of a batch-norm network in gradient matching.
-_STATISTICS_BATCH = 16
 
 
 class State(NamedTuple):
@@ -61,23 +50,6 @@ class State(NamedTuple):
         return self.images if self.average is None else self.average
 
 
-def training_set(dataset: Dataset, mesh: Mesh) -> TrainingSet:
-    """Put the real images on every device and sort them by (class, group)."""
-    train = dataset.train
-    flat = train.images.reshape(len(train), -1)
-    return place(TrainingSet(flat, train.labels.astype(np.int32), cells(dataset)), mesh)
-
-
-def cells(dataset: Dataset) -> GroupIndex:
-    """The training images by (class, group)."""
-    return group_index(
-        dataset.train.labels,
-        dataset.train.groups,
-        num_classes=dataset.num_classes,
-        num_groups=dataset.num_groups,
-    )
-
-
 class Step:
     """The update of one configuration: batch, signals, centres, loss, gradient, optimiser.
 
@@ -95,7 +67,6 @@ class Step:
                 "choose --stream never or --inner_real 0"
             )
         self.config = config
-        self.streamed = streamed
         self.method = method_named(config.method)
         self.network = models.create(
             config.model, num_classes=dataset.num_classes, image_shape=dataset.image_shape
@@ -105,7 +76,6 @@ class Step:
             jax.random.key(0),
         )
         has_statistics = "batch_stats" in shapes
-        self._needs_statistics = self.method.frozen_statistics and has_statistics
         # Statistics of the batch in hand need the whole of it.
         separable = self.method.frozen_statistics or not has_statistics
         self.mesh = mesh_for(dataset.num_classes, config.mesh, data=separable)
@@ -122,17 +92,19 @@ class Step:
             image_shape=dataset.image_shape,
         )
         self.dataset = dataset
-        self.sampler: Sampler = (
-            Stratified(config.per_cell, dataset.num_groups)
-            if config.sampling == "stratified"
-            else Proportional(config.batch_real, dataset.num_groups)
+        self.draws = Draws(
+            config,
+            dataset.num_groups,
+            statistics=self.method.frozen_statistics and has_statistics,
+            streamed=streamed,
+            num_parts=self.mesh.shape[DATA] if separable else 1,
         )
         self.matching = Matching(
             config,
             dataset,
             self.network,
-            self.sampler,
-            num_parts=self.mesh.shape[DATA] if separable else 1,
+            self.draws.sampler,
+            num_parts=self.draws.num_parts,
         )
         self.optimizer = self._optimizer()
         self.run_block = jax.jit(self._run_block, static_argnames="length", donate_argnums=0)
@@ -164,14 +136,16 @@ class Step:
         if self.config.space == "pixel":
             state = state._replace(images=self._clipped(state))
         network = self._network(state, data, keys[0], keys[1])
-        batch, *others = self._numbered(data.cells, keys)
         variables = network.variables
-        if self._needs_statistics:
-            variables = self._with_statistics(variables, data, others[0])
+        others = self.draws.statistics(keys[2], data.cells)
+        if others is not None:
+            variables = self._with_statistics(variables, data, others)
+        batch = self.draws.matched(keys[3], data.cells)
         labels = jnp.arange(self.dataset.num_classes)
         class_keys = jax.random.split(keys[4], self.dataset.num_classes)
         classes = OfClass(batch, labels, class_keys)
         own = jax.tree.map(lambda x: own_part(x, self.mesh.shape[CLASS], CLASS), classes)
+        own = own._replace(drawn=self.draws.own(own.drawn))
         losses, gradient = self.matching(state.images, variables, data, own)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
         images = optax.apply_updates(state.images, updates)
@@ -181,33 +155,13 @@ class Step:
         state = State(images, opt_state, network, state.update + 1, average)
         return state, jax.lax.psum(losses.sum(), CLASS)
 
-    def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> jax.Array:
-        """The training images that an update draws, ``[M]``: what it needs of a streamed set."""
-        batches = self._drawn(cells, self._keys(key, update))
-        return jnp.concatenate([batch.indices.reshape(-1) for batch in batches])
+    def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> Positions:
+        """The training images that an update draws: what it needs of a streamed set."""
+        keys = self._keys(key, update)
+        return self.draws.positions((keys[3], keys[2]), cells)
 
     def _keys(self, key: jax.Array, update: jax.Array) -> jax.Array:
         return jax.random.split(jax.random.fold_in(key, update), 5)
-
-    def _drawn(self, cells: GroupIndex, keys: jax.Array) -> list[RealBatch]:
-        """The real images to match, and those that set the batch statistics if there are any."""
-        batches = [self.sampler.draw(keys[3], cells)]
-        if self._needs_statistics:
-            batches.append(proportional_batch(keys[2], cells, batch_real=_STATISTICS_BATCH))
-        return batches
-
-    def _numbered(self, cells: GroupIndex, keys: jax.Array) -> list[RealBatch]:
-        """The same, numbered as the images of `TrainingSet` are."""
-        batches = self._drawn(cells, keys)
-        if not self.streamed:
-            return batches
-        numbered, start = [], 0
-        for batch in batches:
-            stop = start + batch.indices.size
-            numbers = jnp.arange(start, stop, dtype=jnp.int32).reshape(batch.indices.shape)
-            numbered.append(batch._replace(indices=numbers))
-            start = stop
-        return numbered
 
     def _run_block(
         self, state: State, data: TrainingSet, key: jax.Array, *, length: int
@@ -216,15 +170,20 @@ class Step:
 
         def on_device(state: State, data: TrainingSet, key: jax.Array) -> tuple[State, jax.Array]:
             def update(state: State, images: Any) -> tuple[State, jax.Array]:
-                now = data if images is None else data._replace(images=images)
+                now = data if images is None else data.of_update(*images)
                 return self.update(state, now, key)
 
-            streamed = data.images if self.streamed else None
+            streamed = (data.images, data.statistics) if self.draws.streamed else None
             state, losses = jax.lax.scan(update, state, streamed, length=length)
             return state, losses.sum()
 
         specs = self._specs(state)
-        return spread(on_device, self.mesh, (specs, REPLICATED, REPLICATED), (specs, REPLICATED))(
+        of_data: Any = REPLICATED
+        if self.draws.streamed:
+            matched, statistics = self.draws.specs()
+            parts: tuple[Any, ...] = (matched, REPLICATED, REPLICATED, statistics)
+            of_data = TrainingSet(*parts)
+        return spread(on_device, self.mesh, (specs, of_data, REPLICATED), (specs, REPLICATED))(
             state, data, key
         )
 
@@ -302,6 +261,8 @@ class Step:
         return jnp.where(self._is_first(state), clipped, state.images)
 
     def _with_statistics(self, variables: PyTree, data: TrainingSet, batch: RealBatch) -> PyTree:
+        if data.statistics is not None:
+            data = data._replace(images=data.statistics)
         images = self.matching.normalise(self.matching.pixels(data, batch.indices.reshape(-1)))
         mask = batch.weights.any(1).reshape(-1)
         _, changed = models.run(

@@ -4,19 +4,21 @@ They are the images that the update would draw from a resident set, so that noth
 depends on where the set is.
 """
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from fairdd_jax.ahead import map_ahead
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.matching import TrainingSet
-from fairdd_jax.sharding import aligned_empty, place
-from fairdd_jax.step import Step, cells
+from fairdd_jax.sharding import aligned, aligned_empty, place, place_parts
+from fairdd_jax.step import Step
+from fairdd_jax.training_set import TrainingSet, cells
 
 # Blocks of updates whose images are read before they are needed.
 _AHEAD = 2
@@ -25,15 +27,18 @@ _SHARE = 0.5
 
 
 def is_streamed(config: Config, dataset: Dataset) -> bool:
-    """Whether the training set stays where it is: as the configuration says, or if it is large."""
+    """Whether the training set stays where it is: as the configuration says; else if it is large.
+
+    And with several processes, each of which reads its part of every batch then.
+    """
     if config.stream != "auto":
         return config.stream == "always"
-    return is_large(dataset)
+    return jax.process_count() > 1 or is_large(dataset)
 
 
 def is_large(dataset: Dataset) -> bool:
     """Whether the training images take more than half of the memory of the device."""
-    statistics = jax.devices()[0].memory_stats() or {}
+    statistics = jax.local_devices()[0].memory_stats() or {}
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return dataset.train.images.nbytes > _SHARE * statistics.get("bytes_limit", physical)
 
@@ -50,18 +55,32 @@ def blocks(
       lengths: updates of each block.
       first: number of the first of these updates.
     """
-    index = place(cells(dataset), step.mesh)
+    # On one device of this process: which images to draw, every process knows by itself.
+    index, local_key = jax.device_put((cells(dataset), key), jax.local_devices()[0])
     positions = jax.jit(jax.vmap(step.positions, in_axes=(None, None, 0)))
     images = dataset.train.images
-    labels = np.zeros(0, np.int32)
+    labels, everywhere = place((np.zeros(0, np.int32), cells(dataset)), step.mesh)
+    of_matched, of_statistics = step.draws.specs()
     firsts = first + np.concatenate([[0], np.cumsum(lengths)[:-1]])
+
+    def rows(wanted: jax.Array, spec: PartitionSpec) -> jax.Array:
+        where = np.asarray(wanted)
+        size = math.prod(dataset.image_shape)
+
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            own = where[index[:-1]]
+            return aligned(read_rows(images, own.reshape(-1))).reshape(*own.shape, size)
+
+        return place_parts((*where.shape, size), step.mesh, spec, part)
 
     def read(block: tuple[int, int]) -> TrainingSet:
         first, length = block
-        updates = place(jnp.arange(first, first + length, dtype=jnp.int32), step.mesh)
-        wanted = np.asarray(positions(index, key, updates))
-        rows = read_rows(images, wanted.reshape(-1))
-        return place(TrainingSet(rows.reshape(*wanted.shape, -1), labels, index), step.mesh)
+        updates = jnp.arange(first, first + length, dtype=jnp.int32)
+        wanted = positions(index, local_key, updates)
+        others = None
+        if wanted.statistics is not None and of_statistics is not None:
+            others = rows(wanted.statistics, of_statistics)
+        return TrainingSet(rows(wanted.matched, of_matched), labels, everywhere, others)
 
     schedule = zip(firsts.tolist(), lengths, strict=True)
     return map_ahead(read, schedule, workers=1, pieces=_AHEAD)

@@ -85,6 +85,7 @@ class Trainer:
       chunk: images that pass through the network at once.
       dtype: type of the arithmetic in the network, see `fairdd_jax.models.run`.
       num_devices: devices of the mesh that share every batch.
+      axes: of the mesh, along which they lie.
       image_shape: of images that are given flat, ``[N, H * W * C]``.
     """
 
@@ -97,6 +98,7 @@ class Trainer:
     chunk: int = 1024
     dtype: str = "float32"
     num_devices: int = 1
+    axes: str | tuple[str, ...] = AXES
     image_shape: tuple[int, ...] | None = None
 
     def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> PyTree:
@@ -152,7 +154,7 @@ class Trainer:
         shuffle_key, augment_key = jax.random.split(key)
         batch = self._batch(images.shape[0], shuffle_key, step, num_devices)
         step_key = jax.random.fold_in(augment_key, step)
-        rows, indices, weights = (own_part(x, num_devices) for x in batch)
+        rows, indices, weights = (own_part(x, num_devices, self.axes) for x in batch)
         if importance is not None:
             weights = weights * importance[indices]
 
@@ -176,7 +178,7 @@ class Trainer:
         params = state.variables["params"]
         gradient, metrics, changed = self._gradient(state.variables, x, targets)
         if num_devices > 1:
-            gradient, metrics = jax.lax.psum((gradient, metrics), AXES)
+            gradient, metrics = jax.lax.psum((gradient, metrics), self.axes)
         optimizer = sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)  # numbers: in the state
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         variables = {**state.variables, **changed, "params": optax.apply_updates(params, updates)}

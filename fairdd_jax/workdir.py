@@ -1,4 +1,7 @@
-"""Writing files so that none is ever half written, with one clear error when that fails."""
+"""Writing files so that none is ever half written, with one clear error when that fails.
+
+Of several processes that compute one run the first alone writes.
+"""
 
 import contextlib
 import errno
@@ -11,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fairdd_jax import hosts
 from fairdd_jax.errors import WorkdirError
 
 _FULL = os.strerror(errno.ENOSPC)
@@ -43,13 +47,17 @@ def locked(folder: Path) -> Iterator[None]:
       WorkdirError: one is in there already.
     """
     lock = FileLock(folder / ".lock", timeout=0)
-    with explained(folder):
-        try:
-            lock.acquire()
-        except Timeout:
-            raise WorkdirError(
-                f"another process writes to {folder}; wait for its end or choose another --workdir"
-            ) from None
+    is_taken = False
+    if hosts.is_first():
+        with explained(folder):
+            try:
+                lock.acquire()
+            except Timeout:
+                is_taken = True
+    if hosts.any_of(is_taken):
+        raise WorkdirError(
+            f"another process writes to {folder}; wait for its end or choose another --workdir"
+        )
     try:
         yield
     finally:
@@ -75,6 +83,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
       WorkdirError: it cannot be written.
     """
+    if not hosts.is_first():
+        return
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -103,8 +113,9 @@ def remove(path: Path) -> None:
     Raises:
       WorkdirError: it cannot be removed.
     """
-    with explained(path):
-        path.unlink(missing_ok=True)
+    if hosts.is_first():
+        with explained(path):
+            path.unlink(missing_ok=True)
 
 
 def write_lines(path: Path, lines: Iterable[dict[str, Any]]) -> None:
@@ -122,5 +133,6 @@ def append_line(path: Path, content: dict[str, Any]) -> None:
     Raises:
       WorkdirError: it cannot be written.
     """
-    with explained(path), path.open("a") as file:
-        file.write(json.dumps(content) + "\n")
+    if hosts.is_first():
+        with explained(path), path.open("a") as file:
+            file.write(json.dumps(content) + "\n")

@@ -16,7 +16,8 @@ from fairdd_jax import stream
 from fairdd_jax.loop import call_lengths
 from fairdd_jax.sharding import place
 from fairdd_jax.start import initial_images
-from fairdd_jax.step import Step, training_set
+from fairdd_jax.step import Step
+from fairdd_jax.training_set import training_set
 
 CLASSES = 8
 # A cell has fewer images than are drawn of it, and no part of a batch is like another.
@@ -41,7 +42,7 @@ def updated(method, fairness, sampling, where, mesh):
     images = initial_images(key, dataset, ipc=config.ipc, init=config.init).images
     step = Step(config, dataset, streamed=where == "streamed")
     state, key = step.init(key, images), place(key, step.mesh)
-    if step.streamed:
+    if step.draws.streamed:
         lengths = [length for line in call_lengths(config) for length in line][:1]
         data = next(stream.blocks(step, dataset, key, lengths))
     else:

@@ -8,6 +8,7 @@ import sys
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from test_loop import settings
 
 from fairdd_jax import evaluate, sharding, step
@@ -53,8 +54,9 @@ def let_be_seen(num_devices):
         return real(count, *args, **options) if num_devices > 1 else real(count, "class=1")
 
     real = sharding.mesh_for
-
-    step.mesh_for = evaluate.mesh_for = mesh_for
+    step.mesh_for = mesh_for
+    devices = np.array(jax.devices()[:num_devices])
+    evaluate.network_mesh = lambda: Mesh(devices[None], (sharding.NETWORK, sharding.DATA))
 
 
 def distil(method):
@@ -111,6 +113,35 @@ def train(name):
     }
 
 
+def networks_side_by_side(num_devices):
+    """Five networks as accelerators train them: each on one device, and as many as there are."""
+    on_cpu = evaluate.on_cpu
+    devices = np.array(jax.devices()[:num_devices])
+    evaluate.on_cpu = lambda: False
+    evaluate.network_mesh = lambda: Mesh(devices[:, None], (sharding.NETWORK, sharding.DATA))
+    dataset = data_set(2, 30)
+    config = EvaluateConfig(batch_size=8, augment=DSA, lr=0.05)
+    evaluator = Evaluator(dataset, "ConvNetD1W8", config, chunk=3)
+    evaluation = evaluator.evaluate(
+        dataset.train.images,
+        dataset.train.labels,
+        schedule=Schedule(2, 1),  # none has learned all
+        networks=5,
+        key=jax.random.key(0),
+    )
+    evaluate.on_cpu = on_cpu
+    return [report.cell_accuracy for report in evaluation.reports]
+
+
+def network_mesh_of_accelerators():
+    """Its shape."""
+    on_cpu = sharding.on_cpu
+    sharding.on_cpu = lambda: False
+    shape = sharding.network_mesh().devices.shape
+    sharding.on_cpu = on_cpu
+    return shape
+
+
 def own_parts():
     """Rows of a number, each device's part times ten to the number of its device."""
     mesh = sharding.mesh_for(4)
@@ -142,6 +173,10 @@ def main(path):
         "meshes of classes": [
             sharding.mesh_for(count, data=False).devices.shape for count in range(1, 13)
         ],
+        "meshes of networks": [
+            sharding.network_mesh().devices.shape,
+            network_mesh_of_accelerators(),
+        ],
         "own parts": own_parts(),
         "many updates": many_updates(),
         "replicated": distances_in_memory(sharding.REPLICATED),
@@ -153,6 +188,7 @@ def main(path):
             for name in names:
                 values = function(name)
                 results |= {f"{name}/{num_devices}/{key}": v for key, v in values.items()}
+        results[f"networks/{num_devices}"] = networks_side_by_side(num_devices)
     np.savez(path, **{name: np.asarray(value) for name, value in results.items()})
 
 

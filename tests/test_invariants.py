@@ -19,7 +19,8 @@ from fairdd_jax.data.sampling import RealBatch
 from fairdd_jax.matching import OfClass
 from fairdd_jax.sharding import mesh_for, spread
 from fairdd_jax.start import initial_images
-from fairdd_jax.step import Step, training_set
+from fairdd_jax.step import Step
+from fairdd_jax.training_set import training_set
 
 CLASSES, GROUPS, SIDE, PER_CELL, IPC = 3, 3, 8, 4, 2
 
@@ -98,7 +99,7 @@ class Invariants:
         return jnp.asarray(images)
 
     def batch(self, step, data):
-        drawn = step.sampler.draw(KEY, data.cells)
+        drawn = step.draws.sampler.draw(KEY, data.cells)
         classes = jnp.arange(step.dataset.num_classes)
         return OfClass(drawn, classes, jax.random.split(KEY, step.dataset.num_classes))
 

@@ -16,7 +16,8 @@ from fairdd_jax.data.normalise import normalise
 from fairdd_jax.errors import ConfigError, NonFiniteLossError
 from fairdd_jax.loop import run_updates
 from fairdd_jax.start import initial_images
-from fairdd_jax.step import Step, training_set
+from fairdd_jax.step import Step
+from fairdd_jax.training_set import training_set
 
 CLASSES, GROUPS, SIDE = 2, 3, 8
 

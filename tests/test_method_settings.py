@@ -15,7 +15,8 @@ from fairdd_jax.loop import call_lengths, run_updates
 from fairdd_jax.representatives import Representatives
 from fairdd_jax.run import Run
 from fairdd_jax.start import initial_images
-from fairdd_jax.step import Step, training_set
+from fairdd_jax.step import Step
+from fairdd_jax.training_set import training_set
 
 CLASSES, GROUPS, SIDE = 2, 2, 8
 MEAN, STD = (0.5, 0.4, 0.3), (0.5, 0.25, 0.2)

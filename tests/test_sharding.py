@@ -43,6 +43,18 @@ def test_a_mesh_has_the_most_devices_that_divide_the_classes_and_the_rest_along_
     assert results["meshes of classes"].tolist() == [[n, 1] for n in most]
 
 
+def test_cores_share_batches_and_accelerators_have_networks_side_by_side(results):
+    assert results["meshes of networks"].tolist() == [[1, 4], [4, 1]]
+
+
+def test_networks_on_devices_of_their_own_are_those_of_one_device(results):
+    """Five of them, which four devices do not divide."""
+    four, one = results["networks/4"], results["networks/1"]
+    assert four.shape[0] == one.shape[0] == 5
+    np.testing.assert_array_equal(four, one)
+    assert len(np.unique(one.round(6), axis=0)) > 1
+
+
 def test_devices_do_not_wait_for_each_other_for_ever(results):
     assert results["many updates"] == 300
 

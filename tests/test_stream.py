@@ -69,8 +69,8 @@ def test_every_block_has_the_images_that_its_updates_draw(on_disk):
     for data, length in zip(stream.blocks(step, on_disk, key, lengths), lengths, strict=True):
         assert data.images.shape[0] == length
         for images in np.asarray(data.images):
-            wanted = np.asarray(step.positions(data.cells, key, update))
-            expected = on_disk.train.images[wanted].reshape(len(wanted), -1)
+            wanted = np.asarray(step.positions(data.cells, key, update).matched)
+            expected = on_disk.train.images[wanted].reshape(*wanted.shape, -1)
             np.testing.assert_array_equal(images, expected)
             update += 1
     assert update == 5

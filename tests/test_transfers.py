@@ -8,7 +8,8 @@ from test_loop import settings, toy
 
 from fairdd_jax.sharding import place
 from fairdd_jax.start import initial_images
-from fairdd_jax.step import Step, training_set
+from fairdd_jax.step import Step
+from fairdd_jax.training_set import training_set
 
 METHODS = {
     "dm": {"dsa_strategy": "flip_crop"},

@@ -31,8 +31,9 @@ from fairdd_jax.methods.method import Real
 from fairdd_jax.models import Outputs
 from fairdd_jax.sharding import AXES, REPLICATED, mesh_for, place, spread, use_all_cores
 from fairdd_jax.start import initial_images
-from fairdd_jax.step import State, Step, training_set
+from fairdd_jax.step import State, Step
 from fairdd_jax.train import Trainer, labelled
+from fairdd_jax.training_set import training_set
 
 EPOCHS = 4  # of network training in one timed call: each draws an augmentation, dear or cheap
 FEATURE_IMAGES = 2560
@@ -116,7 +117,7 @@ def update(case: Case, runs: int) -> dict[str, Any]:
     one = Update(case)
     rate = measure.matmul_rate()
     first, *taken = one.seconds(1 + runs)
-    real = one.step.sampler.batch_size
+    real = one.step.draws.sampler.batch_size
     return {
         "real_images_per_class": real,
         "chunk_used": one.step.config.chunk,
@@ -243,7 +244,7 @@ def fairness_ratio(case: Case, runs: int) -> dict[str, Any]:
     pairs = [vanilla.seconds(1) + fairdd.seconds(1) for _ in range(1 + runs)][1:]
     ratios = [b / a for a, b in pairs]
     return {
-        "real_images_per_class": fairdd.step.sampler.batch_size,
+        "real_images_per_class": fairdd.step.draws.sampler.batch_size,
         "vanilla": measure.spread([a for a, _ in pairs]),
         "fairdd": measure.spread([b for _, b in pairs]),
         "ratio": statistics.median(ratios),

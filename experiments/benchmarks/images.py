@@ -122,7 +122,7 @@ def streamed(folder: Path, limit: int) -> dict[str, Any]:
         began = time.perf_counter()
         state, _ = jax.block_until_ready(step.run_block(state, block, key, length=1))
         updates.append(time.perf_counter() - began)
-    real = dataset.num_classes * step.sampler.batch_size
+    real = dataset.num_classes * step.draws.sampler.batch_size
     # The first has to wait for its images and to compile.
     waits, updates = waits[1:], updates[1:]
     return {

@@ -39,8 +39,9 @@ from fairdd_jax.data import DataConfig, Dataset, Split
 from fairdd_jax.errors import ConfigError, FairDDError
 from fairdd_jax.evaluate import Evaluator, Schedule
 from fairdd_jax.start import initial_images
-from fairdd_jax.step import Step, training_set
+from fairdd_jax.step import Step
 from fairdd_jax.train import labelled
+from fairdd_jax.training_set import training_set
 from fairdd_jax.workdir import write_json
 
 OUT = Path(__file__).parents[1] / "results" / "benchmarks" / "official.json"
@@ -76,7 +77,7 @@ def our_step(method: str, fairness: str, sampling: str, dataset: Dataset) -> Sid
         state, _ = jax.block_until_ready(step.run_block(state, real, key, length=1))
         return time.perf_counter() - began
 
-    about = {"real_images_per_class": step.sampler.batch_size, "first_call_s": turn()}
+    about = {"real_images_per_class": step.draws.sampler.batch_size, "first_call_s": turn()}
     turn()
     return Side(sampling, turn, about)
 

@@ -64,9 +64,9 @@ from jax.sharding import NamedSharding
 from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets, workdir
 from fairdd_jax.config import Config
-from fairdd_jax.matching import TrainingSet
 from fairdd_jax.sharding import REPLICATED, SPLIT
-from fairdd_jax.step import State, Step, training_set
+from fairdd_jax.step import State, Step
+from fairdd_jax.training_set import TrainingSet, training_set
 
 Shapes = dict[str, int]
 
