@@ -60,7 +60,7 @@ class Checkpoints:
         Args:
           step: its number, larger than those before.
           arrays: a tree of JAX arrays.
-          record: what JSON can hold.
+          record: what JSON can hold; it may change afterwards too.
           best: step of the checkpoint to keep however old it becomes.
 
         Raises:
@@ -71,6 +71,7 @@ class Checkpoints:
         self._best.step = best
         leaves = [jnp.array(leaf) for leaf in jax.tree.leaves(arrays)]  # copies: see `arrays`
         record = record | {"checksums": [int(value) for value in _checksums(leaves)]}
+        record = json.loads(json.dumps(record))  # of its own: it is written in the background
         with workdir.explained(self.folder, Exception):
             self._manager.save(
                 step,
@@ -92,6 +93,7 @@ class Checkpoints:
 
         Args:
           template: a tree of arrays like those that were saved, on the devices to restore them to.
+            First axes may be longer or shorter by elements that are all zero.
           check: sees the record before the arrays are read, and raises if they do not fit.
           on_damaged: told the step of a damaged one, and what is wrong with it.
 
@@ -141,7 +143,7 @@ class Checkpoints:
 
         leaves, structure = jax.tree.flatten(template)
         shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves]
-        wanted = ocp.args.Composite(arrays=ocp.args.StandardRestore(_named(shapes)))
+        wanted = ocp.args.Composite(arrays=ocp.args.StandardRestore(_named(shapes), strict=False))
         restored = self._manager.restore(step, args=wanted)["arrays"]
         leaves = [restored[name] for name in _named(shapes)]
         if [int(value) for value in _checksums(leaves)] != list(checksums):

@@ -136,7 +136,8 @@ def run_updates(
     data = data._replace(cells=chosen or all_cells)
     compile_block(lengths[0])
     compiled = last = time.perf_counter()
-    images_per_update = state.images.shape[0] * (step.draws.sampler.batch_size + config.ipc)
+    C = dataset.num_classes
+    images_per_update = C * (step.draws.sampler.batch_size + config.ipc)
     for line in lines:
         begin, is_stopped = done, False
         for length, data in zip(line.lengths, feed, strict=False):
@@ -150,8 +151,8 @@ def run_updates(
             done += length
             if is_stopped := stopped():
                 break
-        mean = float(total) / ((done - line.first) * dataset.num_classes)
-        current = np.array(fetch(state.result))  # a copy: the state is donated
+        mean = float(total) / ((done - line.first) * C)
+        current = np.array(fetch(state.result)[:C])  # a copy: the state is donated
         if not (np.isfinite(mean) and np.isfinite(current).all()):
             raise NonFiniteLossError(
                 f"the matching loss ({mean}) or the images became infinite or NaN between updates "

@@ -26,6 +26,15 @@ class OfClass(NamedTuple):
     drawn: RealBatch
     label: jax.Array
     key: jax.Array
+    exists: jax.Array | None = None
+    """False of what fills a device up; None if everything exists."""
+
+    def kept(self, tree: PyTree) -> PyTree:
+        """What the class adds to a sum over classes."""
+        if self.exists is None:
+            return tree
+        exists = self.exists
+        return jax.tree.map(lambda x: jnp.where(exists, x, jnp.zeros_like(x)), tree)
 
 
 class Matching:
@@ -118,7 +127,8 @@ class Matching:
                     value += pull.value + moved - jax.lax.stop_gradient(moved)
                 return value
 
-            return jax.value_and_grad(loss)(images)
+            kept: tuple[jax.Array, jax.Array] = of.kept(jax.value_and_grad(loss)(images))
+            return kept
 
         return self._map(of_class, synthetic, classes, pulls)
 
@@ -192,19 +202,22 @@ class Matching:
         def mean(images: jax.Array, of: OfClass) -> jax.Array:
             return self._synthetic_signal(forward, params, images, of, chunk)[0]
 
-        means = jax.lax.all_gather(self._map(mean, synthetic, classes), CLASS, tiled=True)
+        num_classes = self.dataset.num_classes
+        everywhere = jax.lax.all_gather(self._map(mean, synthetic, classes), CLASS, tiled=True)
+        slots, means = everywhere.shape[0], everywhere[:num_classes]
 
         def of_class(of: OfClass) -> Pull:
             # As if the images had been drawn uniformly from the class.
             weights = (of.drawn.shares @ of.drawn.weights) * self.sampler.batch_size
             real = self._real(data, of, chunk)
             own = self._own_images(weights)
-            return coupling(forward, params, real, of.label, own, means)
+            pull: Pull = of.kept(coupling(forward, params, real, of.label, own, means))
+            return pull
 
         axes = AXES if self.num_parts > 1 else CLASS
         total = jax.tree.map(lambda x: jax.lax.psum(x.sum(0), axes), self._map(of_class, classes))
-        num_classes = self.dataset.num_classes
-        own = own_part(total.gradient, num_classes // synthetic.shape[0], CLASS)
+        filled = jnp.pad(total.gradient, ((0, slots - num_classes), (0, 0)))
+        own = own_part(filled, slots // synthetic.shape[0], CLASS)
         return Pull(jnp.full(synthetic.shape[0], total.value / num_classes), own)
 
     def _forward(self, variables: PyTree) -> Forward:

@@ -189,7 +189,7 @@ class Run:
         )
 
     def _take_over(self, state: LoopState, record: Record) -> None:
-        self.images = np.array(fetch(state.state.result))
+        self.images = np.array(fetch(state.state.result)[: self.dataset.num_classes])
         self.step = int(state.state.update) // self.config.outer_loops
         self.log = record["log"]
         self.evaluations = record["evaluations"]

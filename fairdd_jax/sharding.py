@@ -57,31 +57,48 @@ def use_all_cores() -> None:
 def mesh_for(num_classes: int, shape: str = AUTO, *, data: bool = True) -> Mesh:
     """The mesh for work that falls into so many classes.
 
+    Devices along the first axis have equally many classes, the last ones perhaps fewer, see
+    `num_slots`. With several processes all devices take part: a process without one would wait for
+    ever, and a TPU slice is one or nothing.
+
     Args:
-      num_classes: number of classes, which the first axis must divide.
+      num_classes: number of classes.
       shape: devices along the axes, as ``class=4,data=2``; or ``auto``, as many along the first as
-        divide the classes, and along the second as are left for each.
+        there are classes for, and along the second as are left for each.
       data: whether there is anything to divide along the second.
 
     Raises:
       ConfigError: a mesh that does not fit the classes or the devices.
 
-    >>> mesh_for(10).shape["class"] in (1, 2, 5, 10)
-    True
+    >>> mesh_for(1).shape["class"]
+    1
     """
     devices = jax.devices()
+    several = jax.process_count() > 1
     if shape == AUTO:
-        along_class = max(n for n in range(1, len(devices) + 1) if num_classes % n == 0)
-        along_data = len(devices) // along_class if data else 1
+        fitting = range(1, min(num_classes, len(devices)) + 1)
+        along_class = max(n for n in fitting if len(devices) % n == 0)
+        along_data = len(devices) // along_class if data or several else 1
     else:
         along_class, along_data = _parsed(shape)
-        if num_classes % along_class or along_class * along_data > len(devices):
+        used = along_class * along_data
+        if along_class > num_classes or used > len(devices) or (several and used < len(devices)):
             raise ConfigError(
-                f"--mesh {shape} does not fit: class must divide the {num_classes} classes, and "
-                f"class times data must not exceed the {len(devices)} devices; --mesh auto chooses"
+                f"--mesh {shape} does not fit: class must not exceed the {num_classes} classes, "
+                f"and class times data must {'be' if several else 'not exceed'} the "
+                f"{len(devices)} devices; --mesh auto chooses"
             )
-    used = np.array(devices[: along_class * along_data])
-    return Mesh(used.reshape(along_class, along_data), AXES)
+    chosen = np.array(devices[: along_class * along_data])
+    return Mesh(chosen.reshape(along_class, along_data), AXES)
+
+
+def num_slots(num_classes: int, mesh: Mesh) -> int:
+    """Classes with those that fill the last devices up, so that all have equally many.
+
+    >>> num_slots(10, mesh_for(1))
+    10
+    """
+    return num_classes + -num_classes % mesh.shape[CLASS]
 
 
 def local_mesh() -> Mesh:

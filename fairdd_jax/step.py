@@ -21,6 +21,7 @@ from fairdd_jax.sharding import (
     REPLICATED,
     SPLIT,
     mesh_for,
+    num_slots,
     own_part,
     place,
     spread,
@@ -79,6 +80,7 @@ class Step:
         # Statistics of the batch in hand need the whole of it.
         separable = self.method.frozen_statistics or not has_statistics
         self.mesh = mesh_for(dataset.num_classes, config.mesh, data=separable)
+        self._slots = num_slots(dataset.num_classes, self.mesh)
         self.trainer = Trainer(
             self.network,
             dataset.mean,
@@ -97,6 +99,7 @@ class Step:
             dataset.num_groups,
             statistics=self.method.frozen_statistics and has_statistics,
             streamed=streamed,
+            num_slots=self._slots,
             num_parts=self.mesh.shape[DATA] if separable else 1,
         )
         self.matching = Matching(
@@ -112,7 +115,9 @@ class Step:
     def init(self, key: jax.Array, images: np.ndarray | jax.Array) -> State:
         """The state before the first update."""
         network = self._fresh(key)
-        start = jnp.array(images)  # a copy: the state is donated
+        # A copy: the state is donated. What fills the devices up is zero and stays so.
+        more = [(0, self._slots - images.shape[0])] + [(0, 0)] * (images.ndim - 1)
+        start = jnp.array(jnp.pad(jnp.asarray(images), more))
         average = jnp.array(start) if self.config.average_img else None
         opt_state = self.optimizer.init(start)
         state = State(start, opt_state, network, jnp.zeros((), jnp.int32), average)
@@ -143,9 +148,7 @@ class Step:
         batch = self.draws.matched(keys[3], data.cells)
         labels = jnp.arange(self.dataset.num_classes)
         class_keys = jax.random.split(keys[4], self.dataset.num_classes)
-        classes = OfClass(batch, labels, class_keys)
-        own = jax.tree.map(lambda x: own_part(x, self.mesh.shape[CLASS], CLASS), classes)
-        own = own._replace(drawn=self.draws.own(own.drawn))
+        own = self._own_classes(OfClass(batch, labels, class_keys))
         losses, gradient = self.matching(state.images, variables, data, own)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
         images = optax.apply_updates(state.images, updates)
@@ -154,6 +157,15 @@ class Step:
             average = optax.incremental_update(images, average, 1.0 - self.config.average_img)
         state = State(images, opt_state, network, state.update + 1, average)
         return state, jax.lax.psum(losses.sum(), CLASS)
+
+    def _own_classes(self, classes: OfClass) -> OfClass:
+        """This device's part, filled up with the last class if that is less than another's."""
+        slots, num_classes = jnp.arange(self._slots), self.dataset.num_classes
+        if self._slots > num_classes:
+            classes = jax.tree.map(lambda x: x[jnp.minimum(slots, num_classes - 1)], classes)
+            classes = classes._replace(exists=slots < num_classes)
+        own = jax.tree.map(lambda x: own_part(x, self.mesh.shape[CLASS], CLASS), classes)
+        return own._replace(drawn=self.draws.own(own.drawn))
 
     def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> Positions:
         """The training images that an update draws: what it needs of a streamed set."""
@@ -208,7 +220,8 @@ class Step:
             images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
         else:
             everywhere = jax.lax.all_gather(state.images, CLASS, tiled=True)
-            images, labels = labelled(jax.vmap(self.matching.decode)(everywhere))
+            classes = everywhere[: self.dataset.num_classes]
+            images, labels = labelled(jax.vmap(self.matching.decode)(classes))
         warmup, inner = self.training_steps(images.shape[0])
         steps: jax.Array | int = warmup
         if config.outer_loops > 1:

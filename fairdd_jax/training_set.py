@@ -66,7 +66,7 @@ class Positions(NamedTuple):
     """Training images that an update needs."""
 
     matched: jax.Array
-    """``[C, M]``: M is a multiple of the devices that share the images of a class."""
+    """``[C, M]``, filled up so that the devices have equally many."""
     statistics: jax.Array | None
     """``[S]``"""
 
@@ -79,11 +79,19 @@ class Draws:
       num_groups: of the data set.
       statistics: whether others than those that are matched set the batch statistics.
       streamed: whether the images come with the update that draws them, in its order.
+      num_slots: classes, with what fills up the devices that have fewer.
       num_parts: devices that share the images of a class.
     """
 
     def __init__(
-        self, config: Config, num_groups: int, *, statistics: bool, streamed: bool, num_parts: int
+        self,
+        config: Config,
+        num_groups: int,
+        *,
+        statistics: bool,
+        streamed: bool,
+        num_slots: int,
+        num_parts: int,
     ):
         self.sampler: Sampler = (
             Stratified(config.per_cell, num_groups)
@@ -91,6 +99,7 @@ class Draws:
             else Proportional(config.batch_real, num_groups)
         )
         self.streamed = streamed
+        self.num_slots = num_slots
         self.num_parts = num_parts
         self._statistics = statistics
 
@@ -124,7 +133,8 @@ class Draws:
           cells: the training images by cell.
         """
         indices = self.matched(keys[0], cells).indices
-        padded = jnp.pad(indices, ((0, 0), (0, -indices.shape[1] % self.num_parts)))
+        more = self.num_slots - indices.shape[0], -indices.shape[1] % self.num_parts
+        padded = jnp.pad(indices, ((0, more[0]), (0, more[1])))
         others = None
         if self._statistics:
             batch = proportional_batch(keys[1], cells, batch_real=_STATISTICS_BATCH)

@@ -52,6 +52,32 @@ def restored(folder, **options):
     return found, left
 
 
+def test_a_record_may_change_while_it_is_written(tmp_path):
+    checkpoints, log = Checkpoints(tmp_path, keep=9), []
+    for step in range(8):
+        log.append(step)
+        checkpoints.save(step, arrays(step), {"log": log})
+    log.append("later")
+    checkpoints.close()
+    damaged = []
+    found, _ = restored(tmp_path, on_damaged=lambda *about: damaged.append(about))
+    assert not damaged
+    assert found[1]["log"] == list(range(8))
+
+
+def test_a_first_axis_may_be_longer_or_shorter_by_zeros(tmp_path):
+    """As other numbers of devices need it."""
+    saved = jnp.zeros((4, 3)).at[:3].set(jnp.arange(9.0).reshape(3, 3) + 1)
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    checkpoints.save(1, {"images": saved}, {})
+    for length in (3, 4, 6):
+        found = checkpoints.restore({"images": jnp.ones((length, 3))})
+        np.testing.assert_array_equal(found[0]["images"][:3], saved[:3])
+        assert not found[0]["images"][3:].any()
+    assert checkpoints.restore({"images": jnp.ones((2, 3))}) is None  # not zeros
+    checkpoints.close()
+
+
 def test_what_was_saved_comes_back(tmp_path):
     written(tmp_path / "new" / "folder", 5)
     found, left = restored(tmp_path / "new" / "folder")

@@ -22,11 +22,12 @@ RUN += ["--dsa_strategy", "none", "--steps", "4", "--log_every", "2", "--init", 
 CASES = {
     "dm fairdd": ["--config", "cmnist_fg_dm", *RUN],
     "dm vanilla": ["--config", "cmnist_fg_dm", "--fairness", "vanilla", *RUN],
-    "dm along images": ["--config", "cmnist_fg_dm", *RUN, "--mesh", "class=1,data=2"],
+    "dm along images": ["--config", "cmnist_fg_dm", *RUN],
     "dm resident": ["--config", "cmnist_fg_dm", *RUN, "--stream", "never"],
     "dc fairdd": ["--config", "cmnist_fg_dc", *RUN, "--outer_loops", "2", "--inner_epochs", "1"],
 }
 FAST = "dm fairdd"
+SLOW = pytest.mark.slow
 
 
 def environment(devices=1):
@@ -70,9 +71,8 @@ def assert_like(folder, expected):
     """Equal images up to rounding, log and scores."""
     found, wanted = (load_distilled(path / "distilled.npz").images for path in (folder, expected))
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5)
-    for line, of_one in zip(
-        *(lines_of(p / "metrics.jsonl") for p in (folder, expected)), strict=True
-    ):
+    logs = [lines_of(path / "metrics.jsonl") for path in (folder, expected)]
+    for line, of_one in zip(*logs, strict=True):
         assert (line["step"], line["update"]) == (of_one["step"], of_one["update"])
         assert line["loss"] == pytest.approx(of_one["loss"], rel=1e-5)
     results, of_one = (json.loads((p / "results.json").read_text()) for p in (folder, expected))
@@ -85,26 +85,23 @@ def assert_like(folder, expected):
 @pytest.mark.parametrize(
     ("case", "processes"),
     [
-        pytest.param(
-            case, processes, marks=() if (case, processes) == (FAST, 2) else pytest.mark.slow
-        )
+        pytest.param(case, count, marks=() if (case, count) == (FAST, 2) else SLOW)
         for case in CASES
-        for processes in (2, 4)
+        for count in (2, 4)
     ],
 )
 def test_processes_compute_what_one_does(case, processes, tmp_path):
-    if "along images" in case:
-        processes = 2
+    mesh = ["--mesh", f"class=1,data={processes}"] if "along images" in case else []
     one, several = tmp_path / "one", tmp_path / "several"
     assert finished(started(CASES[case], one, processes=1))[0] == [0]
-    codes, lines, errors = finished(started(CASES[case], several, processes=processes))
+    codes, lines, errors = finished(started([*CASES[case], *mesh], several, processes=processes))
     assert codes == [0] * processes, errors
     assert "written to" in lines[0][-1]
     assert not any(lines[1:])  # the others are silent
     assert_like(several, one)
 
 
-@pytest.mark.slow
+@SLOW
 def test_processes_stop_together_and_one_goes_on_alone(tmp_path):
     """A signal to one of them stops both after the same update."""
     long = [*CASES[FAST], "--steps", "3000", "--log_every", "5", "--evaluate.epochs", "0"]

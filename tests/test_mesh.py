@@ -15,10 +15,12 @@ from fairdd_jax.errors import ConfigError
 from fairdd_jax.sharding import mesh_for
 
 ONE = "class=1"
-SHAPES = {"class=8": (8, 1), "class=4,data=2": (4, 2), "class=2,data=3": (2, 3), "data": (1, 8)}
+# Of seven classes: one each, two each but for the last, four each but for the last, all.
+SHAPES = {"class=7": (7, 1), "class=4,data=2": (4, 2), "class=2,data=3": (2, 3), "data": (1, 8)}
 MESHES = {"data": "class=1,data=8"}
 # Method, fairness, sampling, and where the training set is.
 FEW = ["dm fairdd stratified resident", "dc vanilla proportional resident"]
+COUPLED = "cafe vanilla proportional streamed"
 ALL = [
     " ".join(case)
     for case in itertools.product(
@@ -32,7 +34,7 @@ ALL = [
 ROUNDING = {"atol": 0.0, "rtol": 1e-4}
 
 
-TWO = ["class=8", "class=4,data=2"]
+TWO = ["class=7", "class=4,data=2"]
 
 
 def measured(path, cases, shapes):
@@ -55,7 +57,7 @@ def measured(path, cases, shapes):
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory):
-    return measured(tmp_path_factory.mktemp("few") / "results.npz", FEW, SHAPES)
+    return measured(tmp_path_factory.mktemp("few") / "results.npz", [*FEW, COUPLED], SHAPES)
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +72,13 @@ def assert_like_one(results, case, shape):
         expected = results[f"{case} {ONE}/{name}"]
         assert_close(results[f"{case} {mesh}/{name}"], expected, **ROUNDING)
     assert (np.abs(results[f"{case} {ONE}/change"]).max((1, 2, 3, 4)) > 1e-4).all()
+    filling = results[f"{case} {mesh}/filling"]
+    assert len(filling) == -7 % SHAPES[shape][0]
+    assert not filling.view(np.uint32).any()  # no negative zero either: see checkpoint.py
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("case", FEW)
+@pytest.mark.parametrize("case", [*FEW, COUPLED])
 def test_a_mesh_computes_what_one_device_does(few, case, shape):
     assert_like_one(few, case, shape)
 
@@ -118,7 +123,9 @@ def test_a_mesh_that_is_none_is_refused(mesh):
         make({"data.name": "demo", "mesh": mesh})
 
 
-@pytest.mark.parametrize("mesh", ["class=3", "class=10,data=100", "class=1,data=2"])
+@pytest.mark.parametrize("mesh", ["class=11", "class=10,data=100", "class=1,data=2"])
 def test_a_mesh_that_does_not_fit_is_refused(mesh):
-    with pytest.raises(ConfigError, match=f"--mesh {mesh} does not fit: class must divide the 10"):
+    with pytest.raises(
+        ConfigError, match=f"--mesh {mesh} does not fit: class must not exceed the 10"
+    ):
         mesh_for(10, mesh)

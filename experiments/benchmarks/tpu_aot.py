@@ -27,6 +27,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import re
 import sys
@@ -89,6 +90,7 @@ SHAPES: dict[str, Shapes] = {
 
 # Slices, and what libtpu needs to know beside their names.
 TOPOLOGIES: dict[str, dict[str, Any]] = {"1x1": {"chips_per_host_bounds": (1, 1, 1)}, "2x4": {}}
+DESCRIPTIONS = TOPOLOGIES | {"2x2": {}, "4x8": {}, "16x16": {}}
 
 OUT = measure.RESULTS / "tpu_v5e.json"
 COLLECTIVE = re.compile(r"(all-|reduce-scatter|collective-).*(?<!-done)$")
@@ -109,7 +111,7 @@ HBM = 16e9  # bytes
 @contextlib.contextmanager
 def chips(topology: str) -> Iterator[None]:
     """Within it the chips of a slice are what JAX has."""
-    described = topologies.get_topology_desc(f"v5e:{topology}", "tpu", **TOPOLOGIES[topology])
+    described = topologies.get_topology_desc(f"v5e:{topology}", "tpu", **DESCRIPTIONS[topology])
     with (
         mock.patch.object(jax, "devices", return_value=list(described.devices)),
         mock.patch.object(jax, "default_backend", return_value="tpu"),
@@ -123,13 +125,12 @@ def row_of(config: Config, shapes: Shapes, show: int, known: dict[str, Row]) -> 
     lowered = step.run_block.lower(*arguments, length=config.block)
     program = lowered.as_text()
     if program not in known:
-        known[program] = compiled_row(config, shapes, step, lowered, show)
+        traced = {"traced_flops_of_all_chips": traced_flops(config, shapes)}
+        known[program] = compiled_row(config, step, lowered, show) | traced
     return known[program]
 
 
-def compiled_row(
-    config: Config, shapes: Shapes, step: Step, lowered: jax.stages.Lowered, show: int
-) -> Row:
+def compiled_row(config: Config, step: Step, lowered: jax.stages.Lowered, show: int) -> Row:
     """Compile a block of updates; its figures. Prints the ``show`` dearest operations."""
     settings = {"chips": step.mesh.size, "chunk": config.chunk, "block": config.block}
     began = time.perf_counter()
@@ -161,18 +162,19 @@ def compiled_row(
         "fits": needed <= HBM,
         "update": figures(*of_update),
         "training": figures(*of_training) | {"steps": training_steps} if training_steps else None,
-        "traced_flops_of_all_chips": traced_flops(config, shapes),
         "cost_analysis": {"flops": xla["flops"], "bytes": xla["bytes accessed"]},
         "collectives": Counter(o.opcode for o in everything if COLLECTIVE.match(o.opcode)),
         "compile_s": compile_s,
     }
 
 
-def abstract_step(config: Config, shapes: Shapes) -> tuple[Step, tuple[Any, ...]]:
+def abstract_step(
+    config: Config, shapes: Shapes, *, streamed: bool = False
+) -> tuple[Step, tuple[Any, ...]]:
     """The step, and its state, its training set and its key as shapes on the chips."""
     few = 1009  # training images, a length that nothing else has
     dataset = measure.generated(**(shapes | {"num_train": few}), num_test=shapes["classes"])
-    step = Step(config, dataset)
+    step = Step(config, dataset, streamed=streamed)
     images = (dataset.num_classes, config.ipc, *dataset.image_shape)
 
     def arguments(key: jax.Array, images: jax.Array) -> tuple[State, TrainingSet, jax.Array]:
@@ -184,7 +186,14 @@ def abstract_step(config: Config, shapes: Shapes) -> tuple[Step, tuple[Any, ...]
         return jax.ShapeDtypeStruct(full, leaf.dtype, sharding=sharding)
 
     start = jax.ShapeDtypeStruct(images, jnp.float32)
-    return step, jax.tree.map(placed, jax.eval_shape(arguments, jax.random.key(0), start))
+    state, real, key = jax.tree.map(placed, jax.eval_shape(arguments, jax.random.key(0), start))
+    if streamed:
+        wanted = jax.eval_shape(step.positions, real.cells, key, 0).matched.shape
+        size = math.prod(dataset.image_shape)
+        sharding = NamedSharding(step.mesh, step.draws.specs()[0])
+        rows = jax.ShapeDtypeStruct((config.block, *wanted, size), jnp.uint8, sharding=sharding)
+        real = real._replace(images=rows, labels=jax.ShapeDtypeStruct((0,), jnp.int32))
+    return step, (state, real, key)
 
 
 def mean_training_steps(step: Step) -> float:
