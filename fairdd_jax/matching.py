@@ -15,7 +15,6 @@ from fairdd_jax.errors import ConfigError
 from fairdd_jax.methods import method_named
 from fairdd_jax.methods.method import Forward, Pull, Real
 from fairdd_jax.sharding import AXES, CLASS, DATA, own_part
-from fairdd_jax.training_set import TrainingSet
 
 PyTree = Any
 
@@ -26,6 +25,8 @@ class OfClass(NamedTuple):
     drawn: RealBatch
     label: jax.Array
     key: jax.Array
+    images: jax.Array | None = None
+    """``[N, H * W * channels]`` uint8: this device's part of the drawn images."""
     exists: jax.Array | None = None
     """False of what fills a device up; None if everything exists."""
 
@@ -79,10 +80,6 @@ class Matching:
         )
         return bool(outputs.layers)
 
-    def pixels(self, data: TrainingSet, indices: jax.Array) -> jax.Array:
-        """Real images, uint8 ``[N, H, W, C]``."""
-        return data.images[indices].reshape(-1, *self.dataset.image_shape)
-
     def normalise(self, images: jax.Array) -> jax.Array:
         """What networks see of real images."""
         return normalise(images, mean=self.dataset.mean, std=self.dataset.std)
@@ -92,7 +89,7 @@ class Matching:
         return decoded(self.config, self.dataset, images)
 
     def __call__(
-        self, synthetic: jax.Array, variables: PyTree, data: TrainingSet, classes: OfClass
+        self, synthetic: jax.Array, variables: PyTree, classes: OfClass
     ) -> tuple[jax.Array, jax.Array]:
         """Loss of every class ``[C]``, and its gradient with respect to the synthetic images."""
         forward = self._forward(variables)
@@ -101,13 +98,13 @@ class Matching:
         pulls = Pull(jnp.zeros(synthetic.shape[0]), jnp.zeros((synthetic.shape[0], 0)))
         coupled = self.method.coupling is not None and self.config.fairness == "vanilla"
         if coupled:
-            pulls = self._pulls(forward, params, synthetic, data, classes, chunk)
+            pulls = self._pulls(forward, params, synthetic, classes, chunk)
         scale = 1.0
         if self.method.cobra_class_mean and self.config.fairness == "cobra":
             scale = 1.0 / self.dataset.num_classes
 
         def of_class(images: jax.Array, of: OfClass, pull: Pull) -> tuple[jax.Array, jax.Array]:
-            real = self._real(data, of, chunk)
+            real = self._real(of, chunk)
             signals = self.method.group_signals(forward, params, real, of.label)
             if self.num_parts > 1:
                 signals = jax.lax.psum(signals, DATA)
@@ -148,19 +145,15 @@ class Matching:
         parameters = augment.sample(of.key, self.dataset.image_shape, strategy=strategy)
         return lambda x: augment.apply(parameters, x, strategy=strategy)
 
-    def _own_images(self, per_image: jax.Array) -> jax.Array:
-        """This device's part of what every real image of a class has, ``[..., N]``, padded."""
-        padding = [(0, 0)] * (per_image.ndim - 1) + [(0, -per_image.shape[-1] % self.num_parts)]
-        return own_part(jnp.pad(per_image, padding), self.num_parts, DATA, axis=-1)
-
-    def _real(self, data: TrainingSet, of: OfClass, chunk: int) -> Real:
+    def _real(self, of: OfClass, chunk: int) -> Real:
+        assert of.images is not None
         num_images = self.sampler.batch_size
         # No larger than the average group, since every group's last block is padded.
         block = min(self.config.chunk, -(-num_images // self.dataset.num_groups))
         augmented = self._augmented(of)
         return Real(
-            self.pixels(data, self._own_images(of.drawn.indices)),
-            self._own_images(of.drawn.weights),
+            of.images.reshape(-1, *self.dataset.image_shape),
+            own_part(of.drawn.weights, self.num_parts, DATA, axis=-1),
             lambda x: augmented(self.normalise(x)),
             chunk,
             block,
@@ -191,7 +184,6 @@ class Matching:
         forward: Forward,
         params: PyTree,
         synthetic: jax.Array,
-        data: TrainingSet,
         classes: OfClass,
         chunk: int,
     ) -> Pull:
@@ -209,8 +201,8 @@ class Matching:
         def of_class(of: OfClass) -> Pull:
             # As if the images had been drawn uniformly from the class.
             weights = (of.drawn.shares @ of.drawn.weights) * self.sampler.batch_size
-            real = self._real(data, of, chunk)
-            own = self._own_images(weights)
+            real = self._real(of, chunk)
+            own = own_part(weights, self.num_parts, DATA, axis=-1)
             pull: Pull = of.kept(coupling(forward, params, real, of.label, own, means))
             return pull
 

@@ -212,12 +212,17 @@ def own_part(
     """This device's equal part of an array that every device has.
 
     Args:
-      array: the whole, its axis divisible by the parts.
+      array: the whole; zeros are appended if the parts do not divide its axis.
       num_parts: devices along the axes of the mesh.
       axes: of the mesh.
       axis: of the array.
     """
     if num_parts == 1:
         return array
-    size = array.shape[axis] // num_parts
+    size = -(-array.shape[axis] // num_parts)
+    more = size * num_parts - array.shape[axis]
+    if more:
+        widths = [(0, 0)] * array.ndim
+        widths[axis] = (0, more)
+        array = jnp.pad(array, widths)
     return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(axes) * size, size, axis)

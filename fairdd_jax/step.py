@@ -149,7 +149,9 @@ class Step:
         labels = jnp.arange(self.dataset.num_classes)
         class_keys = jax.random.split(keys[4], self.dataset.num_classes)
         own = self._own_classes(OfClass(batch, labels, class_keys))
-        losses, gradient = self.matching(state.images, variables, data, own)
+        # All classes' at once: on TPU rows are picked out of copies of the whole training set.
+        own = own._replace(images=self.draws.images(data, own.drawn))
+        losses, gradient = self.matching(state.images, variables, own)
         updates, opt_state = self.optimizer.update(gradient, state.opt_state)
         images = optax.apply_updates(state.images, updates)
         average = state.average
@@ -164,8 +166,8 @@ class Step:
         if self._slots > num_classes:
             classes = jax.tree.map(lambda x: x[jnp.minimum(slots, num_classes - 1)], classes)
             classes = classes._replace(exists=slots < num_classes)
-        own = jax.tree.map(lambda x: own_part(x, self.mesh.shape[CLASS], CLASS), classes)
-        return own._replace(drawn=self.draws.own(own.drawn))
+        own: OfClass = jax.tree.map(lambda x: own_part(x, self.mesh.shape[CLASS], CLASS), classes)
+        return own
 
     def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> Positions:
         """The training images that an update draws: what it needs of a streamed set."""
@@ -182,11 +184,11 @@ class Step:
 
         def on_device(state: State, data: TrainingSet, key: jax.Array) -> tuple[State, jax.Array]:
             def update(state: State, images: Any) -> tuple[State, jax.Array]:
-                now = data if images is None else data.of_update(*images)
-                return self.update(state, now, key)
+                return self.update(state, data._replace(**images), key)
 
-            streamed = (data.images, data.statistics) if self.draws.streamed else None
-            state, losses = jax.lax.scan(update, state, streamed, length=length)
+            streamed = {"images": data.images, "statistics": data.statistics}
+            of_updates = streamed if self.draws.streamed else {}
+            state, losses = jax.lax.scan(update, state, of_updates, length=length)
             return state, losses.sum()
 
         specs = self._specs(state)
@@ -274,9 +276,11 @@ class Step:
         return jnp.where(self._is_first(state), clipped, state.images)
 
     def _with_statistics(self, variables: PyTree, data: TrainingSet, batch: RealBatch) -> PyTree:
-        if data.statistics is not None:
-            data = data._replace(images=data.statistics)
-        images = self.matching.normalise(self.matching.pixels(data, batch.indices.reshape(-1)))
+        images = data.statistics
+        if images is None:
+            images = jnp.asarray(data.images)[batch.indices.reshape(-1)]
+        pixels = jnp.asarray(images).reshape(-1, *self.dataset.image_shape)
+        images = self.matching.normalise(pixels)
         mask = batch.weights.any(1).reshape(-1)
         _, changed = models.run(
             self.network, variables, images, train=True, mask=mask, dtype=self.config.compute_dtype

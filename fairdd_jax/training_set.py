@@ -18,7 +18,7 @@ from fairdd_jax.data.sampling import (
     group_index,
     proportional_batch,
 )
-from fairdd_jax.sharding import CLASS, DATA, REPLICATED, place
+from fairdd_jax.sharding import CLASS, DATA, REPLICATED, own_part, place
 
 # Real images per class that set the batch statistics of a batch-norm network in gradient matching.
 _STATISTICS_BATCH = 16
@@ -38,11 +38,6 @@ class TrainingSet(NamedTuple):
     cells: GroupIndex
     statistics: jax.Array | np.ndarray | None = None
     """``[length, S, ...]``: those that set its batch statistics, if it is streamed."""
-
-    def of_update(self, images: jax.Array, statistics: jax.Array | None) -> "TrainingSet":
-        """The streamed images of one of the updates, on a device: ``[N, ...]`` too."""
-        flat = images.reshape(-1, images.shape[-1])
-        return self._replace(images=flat, statistics=statistics)
 
 
 def training_set(dataset: Dataset, mesh: Mesh) -> TrainingSet:
@@ -111,19 +106,14 @@ class Draws:
         """The images that set the batch statistics, if others do."""
         if not self._statistics:
             return None
-        batch = proportional_batch(key, cells, batch_real=_STATISTICS_BATCH)
-        return self._numbered(batch, batch.indices.shape[1]) if self.streamed else batch
+        return proportional_batch(key, cells, batch_real=_STATISTICS_BATCH)
 
-    def own(self, batch: RealBatch) -> RealBatch:
-        """The images to match of a device's classes, numbered as `TrainingSet` has them."""
-        size = batch.indices.shape[1]
-        return self._numbered(batch, -(-size // self.num_parts)) if self.streamed else batch
-
-    def _numbered(self, batch: RealBatch, of_part: int) -> RealBatch:
-        """By class; every device counts its part of the images of a class from zero."""
-        num_classes, size = batch.indices.shape
-        start = jnp.arange(num_classes, dtype=jnp.int32)[:, None] * of_part
-        return batch._replace(indices=start + jnp.arange(size, dtype=jnp.int32)[None] % of_part)
+    def images(self, data: TrainingSet, batch: RealBatch) -> jax.Array:
+        """This device's part ``[C, N, ...]`` of the images to match of its classes."""
+        images = jnp.asarray(data.images)
+        if self.streamed:
+            return images
+        return images[own_part(batch.indices, self.num_parts, DATA, axis=1)]
 
     def positions(self, keys: tuple[jax.Array, jax.Array], cells: GroupIndex) -> Positions:
         """What an update needs of a streamed training set.
@@ -135,11 +125,8 @@ class Draws:
         indices = self.matched(keys[0], cells).indices
         more = self.num_slots - indices.shape[0], -indices.shape[1] % self.num_parts
         padded = jnp.pad(indices, ((0, more[0]), (0, more[1])))
-        others = None
-        if self._statistics:
-            batch = proportional_batch(keys[1], cells, batch_real=_STATISTICS_BATCH)
-            others = batch.indices.reshape(-1)
-        return Positions(padded, others)
+        others = self.statistics(keys[1], cells)
+        return Positions(padded, others and others.indices.reshape(-1))
 
     def specs(self) -> tuple[PartitionSpec, PartitionSpec | None]:
         """How the images that come with the updates lie on the mesh, those of `positions`."""

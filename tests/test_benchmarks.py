@@ -311,7 +311,8 @@ class TestCases:
         class Update:
             def __init__(self, case):
                 self.fairness = case.fairness
-                self.step = SimpleNamespace(sampler=SimpleNamespace(batch_size=16))
+                sampler = SimpleNamespace(batch_size=16)
+                self.step = SimpleNamespace(draws=SimpleNamespace(sampler=sampler))
 
             def seconds(self, runs):
                 return [next(turns[self.fairness]) for _ in range(runs)]

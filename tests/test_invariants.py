@@ -53,7 +53,7 @@ def function_of(step):
     """The matching of a step as a function of arrays, on one device."""
     one = mesh_for(1, "class=1")
     whole = PartitionSpec()
-    return spread(lambda *arguments: step.matching(*arguments), one, (whole,) * 4, (whole, whole))
+    return spread(lambda *arguments: step.matching(*arguments), one, (whole,) * 3, (whole, whole))
 
 
 @functools.cache
@@ -108,7 +108,8 @@ class Invariants:
 
     def run(self, step, images, batch, data, jit=True):
         """Loss per class and gradient, all classes on one device."""
-        arguments = images, self.variables(step), data, batch
+        batch = batch._replace(images=data.images[batch.drawn.indices])
+        arguments = images, self.variables(step), batch
         arguments = jax.device_put(arguments, jax.devices()[0])
         return (compiled(step.config) if jit else function_of(step))(*arguments)
 
