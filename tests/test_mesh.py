@@ -55,12 +55,12 @@ def measured(path, cases, shapes):
         return dict(arrays)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def few(tmp_path_factory):
     return measured(tmp_path_factory.mktemp("few") / "results.npz", [*FEW, COUPLED], SHAPES)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def every(tmp_path_factory):
     return measured(tmp_path_factory.mktemp("all") / "results.npz", ALL, TWO)
 

@@ -16,7 +16,7 @@ TRAININGS = ("one batch", "batches")
 ROUNDING = {"atol": 0.0, "rtol": 1e-4}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def results(tmp_path_factory):
     """What four_devices.py measures, in a process that has not started JAX yet."""
     path = tmp_path_factory.mktemp("sharding") / "results.npz"
