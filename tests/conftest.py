@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import numpy as np
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.devices()  # one, fixed before a test of the runner makes every core a device
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell started with &
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN_DIR = Path(os.environ.get("FAIRDD_GOLDEN_DIR", Path(__file__).parent / "golden"))
 
