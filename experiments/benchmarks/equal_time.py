@@ -1,10 +1,12 @@
-"""What a fixed time on the clock gives: every method under every fairness mode.
+"""What equal time gives: every method under every fairness mode, and our own method beside FairDD.
 
 python experiments/benchmarks/equal_time.py --data_dir DATA [--only methods] [--seeds 3]
 
-Each trial distils 10 images per class for so many seconds, compiling included, and scores one
-network of 300 epochs. What the JSON has already is not run again; the table beside it is drawn
-from it. Seconds per update are those of the trial, which needs the machine for itself.
+The pace of every row is measured first, on an idle machine: seconds of an update and of all before
+the first one, compiling included. A row then gets as many updates as fit into the time that all
+get, whatever else the machine does by then. Each trial distils 10 images per class and scores one
+network of 300 epochs. What the JSON has already is not run again; the table beside it is drawn from
+it.
 """
 
 import statistics
@@ -13,31 +15,77 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from trials import SCORES, Trial, collect, percent, read_options, write_tables
+from trials import SCORES, Result, Trial, collect, percent, read_options, write_tables
 
+from fairdd_jax import presets
 from fairdd_jax.methods import METHODS
 
 FAIRNESS = ("vanilla", "fairdd", "cobra")
+Results = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Trials that get the same time."""
+    """Trials that get the same time.
+
+    Attributes:
+      title: of its table.
+      seconds: of distillation that every row gets.
+      pace_updates: that the pace is measured over.
+      rows: preset and settings by name.
+    """
 
     title: str
     seconds: float
+    pace_updates: int
     rows: dict[str, tuple[str, dict[str, Any]]]
 
-    def trial(self, name: str, seed: int) -> Trial:
-        """The trial of a row."""
+    def pace(self, name: str) -> Trial:
+        """The trial that measures the pace of a row; its scores say nothing."""
         preset, settings = self.rows[name]
-        return Trial(preset, {"seed": seed, "steps": 10_000, **settings}, self.seconds)
+        chosen = {"seed": 0, "steps": 10_000, "evaluate.epochs": 0, **settings}
+        return Trial(preset, chosen, self.pace_updates)
+
+    def trial(self, name: str, seed: int, pace: Result) -> Trial:
+        """The trial of a row.
+
+        Args:
+          name: of the row.
+          seed: of the trial.
+          pace: what the trial `pace` found.
+        """
+        preset, settings = self.rows[name]
+        before = pace["distill_s"] - pace["updates_s"]
+        updates = int((self.seconds - before) / seconds_per_update(pace))
+        return Trial(preset, {"seed": seed, "steps": 10_000, **settings}, max(updates, 1))
+
+
+def seconds_per_update(pace: Result) -> float:
+    """On average: every so many updates have more to do, networks to train or images to cluster."""
+    return float(pace["updates_s"] / pace["updates"])
+
+
+def _own(*data: str) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Rows of our own method and of those that it has to beat."""
+    ways = {
+        "fairdd": {"fairness": "fairdd"},
+        "cobra": {"fairness": "cobra"},
+        "mosaic": presets.compose_parts("dm", recipe="mosaic"),
+    }
+    return {f"{name}, {way}": (f"{name}_dm", ways[way]) for name in data for way in ways}
 
 
 COMPARISONS = {
+    "own": Comparison(
+        "Our own method, full C-MNIST (FG) and C-FMNIST (BG)",
+        300,
+        30,
+        _own("cmnist_fg", "cfmnist_bg"),
+    ),
     "methods": Comparison(
         "Methods and fairness modes, full C-MNIST (FG)",
         120,
+        10,
         {
             f"{method}, {fairness}": (f"cmnist_fg_{method}", {"fairness": fairness})
             for method in METHODS
@@ -47,21 +95,24 @@ COMPARISONS = {
 }
 
 
-def lines(comparison: Comparison, results: dict[str, dict[str, Any]], seeds: int) -> Iterator[str]:
+def lines(comparison: Comparison, results: Results, seeds: int) -> Iterator[str]:
     """The comparison as Markdown; rows without a score yet are left out."""
     names = " | ".join(SCORES.values())
     yield f"## {comparison.title}, {comparison.seconds / 60:g} minutes each\n"
     yield f"| | updates | s per update | GiB | {names} | seeds |"
     yield f"| --- |{' --- |' * (len(SCORES) + 4)}"
     for name in comparison.rows:
-        keys = [comparison.trial(name, seed).key for seed in range(seeds)]
-        found = [results[key]["result"] for key in keys if key in results]
+        if comparison.pace(name).key not in results:
+            continue
+        pace = results[comparison.pace(name).key]["result"]
+        trials = [comparison.trial(name, seed, pace) for seed in range(seeds)]
+        found = [results[trial.key]["result"] for trial in trials if trial.key in results]
         if not found:
             continue
         scores = [next(iter(result["scores"].values())) for result in found]
         cells = " | ".join(percent([each[score] for each in scores]) for score in SCORES)
         updates = statistics.median(result["updates"] for result in found)
-        step = statistics.median(result["step_s"] for result in found)
+        step = seconds_per_update(pace)
         memory = max(result["peak_memory_bytes"] for result in found) / 2**30
         yield f"| {name} | {updates:.0f} | {step:.2f} | {memory:.1f} | {cells} | {len(found)} |"
     yield ""
@@ -70,15 +121,16 @@ def lines(comparison: Comparison, results: dict[str, dict[str, Any]], seeds: int
 def main() -> int:
     """Run what is missing, and write the tables."""
     options = read_options(__doc__, COMPARISONS, "equal_time")
-    chosen = [COMPARISONS[name] for name in options.only]
+    rows = [(COMPARISONS[key], name) for key in options.only for name in COMPARISONS[key].rows]
+    collect([comparison.pace(name) for comparison, name in rows], options.out, options.data_dir)
+    results: Results = {}
     # All rows with one seed first: what is cut short is still a whole table.
-    trials = [
-        comparison.trial(name, seed)
-        for seed in range(options.seeds)
-        for comparison in chosen
-        for name in comparison.rows
-    ]
-    results = collect(trials, options.out, options.data_dir)
+    for seed in range(options.seeds):
+        for comparison, name in rows:
+            results = collect([], options.out, None)
+            pace = results[comparison.pace(name).key]["result"]
+            trial = comparison.trial(name, seed, pace)
+            results = collect([trial], options.out, options.data_dir)
     parts = ["# Equal time\n\nIPC 10; percent, ± over seeds; `equal_time.py`.\n"]
     for comparison in COMPARISONS.values():
         parts.extend(lines(comparison, results, options.seeds))

@@ -1,4 +1,4 @@
-"""Trials: distil with some settings, by steps or by seconds, and score one network on the images.
+"""Trials: distil with some settings and score one network on the images.
 
 python experiments/benchmarks/trials.py '{"preset": "cmnist_fg_dm"}' --data_dir DATA
 
@@ -44,13 +44,12 @@ class Trial:
     Attributes:
       preset: name of a preset.
       settings: fields that differ from it, seed included.
-      seconds: of distillation, compiling included, after which it stops; None takes the steps of
-        the settings.
+      updates: of the images, after which it stops; None takes the steps of the settings.
     """
 
     preset: str
     settings: dict[str, Any] = field(default_factory=dict)
-    seconds: float | None = None
+    updates: int | None = None
 
     @property
     def key(self) -> str:
@@ -58,8 +57,8 @@ class Trial:
         return json.dumps(asdict(self), sort_keys=True)
 
 
-class OutOfTimeError(Exception):
-    """The seconds of a trial are over."""
+class EnoughError(Exception):
+    """The updates of a trial are done."""
 
 
 def run(trial: Trial, data_dir: Path | None) -> Result:
@@ -72,15 +71,16 @@ def run(trial: Trial, data_dir: Path | None) -> Result:
     prepared = time.perf_counter()
 
     def on_progress(line: Progress) -> None:
-        if trial.seconds is not None and time.perf_counter() - prepared > trial.seconds:
-            raise OutOfTimeError
+        if line.update == trial.updates:
+            raise EnoughError
 
-    with contextlib.suppress(OutOfTimeError):
+    with contextlib.suppress(EnoughError):
         this.distill(on_progress)
     evaluations = this.evaluate()
     return {
         "prepare_s": prepared - began,
         "updates": len(this.log),
+        "updates_s": this.log[-1]["seconds"] if this.log else 0.0,
         **this.timing,
         "evaluate_s": this.scoring.seconds,
         "peak_memory_bytes": environment.peak_memory(),
