@@ -85,13 +85,14 @@ def save_config(run: "Run", folder: Path) -> None:
 
 
 def save_state(run: "Run", folder: Path) -> None:
-    """Write what is known now: config.json, distilled.npz, a picture, results.json.
+    """Write what is known now: config.json, metrics.jsonl, distilled.npz, a picture, results.json.
 
     Raises:
       WorkdirError: it cannot be written.
     """
     workdir.prepare(folder)
     save_config(run, folder)
+    workdir.write_lines(folder / "metrics.jsonl", run.log)
     run.distilled().save(folder / "distilled.npz")
     pixels = to_pixels(run.images, mean=run.dataset.mean, std=run.dataset.std)
     picture = report.png_bytes(report.grid(pixels))
