@@ -28,6 +28,7 @@ from fairdd_jax.run import Run
 from fairdd_jax.start import initial_images
 
 IPC, STEPS = 2, 3
+UNSCORED = SimpleNamespace(summary=dict, variables=None)
 SETTINGS = {
     "steps": STEPS,
     "model": "ConvNetD1W8",
@@ -122,7 +123,7 @@ def test_evaluate_appends_what_it_returns(again):
 
 def test_eight_bit_images_may_be_left_out():
     run = started(**{"evaluate.uint8_networks": 0})
-    run.scoring._score = lambda *args: {}
+    run.scoring._score = lambda *args: UNSCORED
     run.evaluate()
     assert len(run.evaluations) == 1
     assert run.evaluations_uint8 == []
@@ -133,7 +134,7 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
     run.images = run.images + 0.001
     scored = []
     monkeypatch.setattr(
-        run.scoring, "_score", lambda arch, images, *rest: scored.append(images) or {}
+        run.scoring, "_score", lambda arch, images, *rest: scored.append(images) or UNSCORED
     )
     run.evaluate()
     whole, rounded = scored
@@ -145,7 +146,7 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
 def scored_images(run, name):
     """What a baseline trains on, as normalised images and labels, and its schedule."""
     seen = []
-    run.scoring._score = lambda arch, *args: seen.append(args) or {}
+    run.scoring._score = lambda arch, *args: seen.append(args) or UNSCORED
     run.score_baseline(name)
     images, labels, _, schedule, networks, _ = seen[0]
     dataset = run.dataset
