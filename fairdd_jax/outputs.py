@@ -4,6 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from fairdd_jax import environment
+from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import DistilledSet
 
 if TYPE_CHECKING:
@@ -30,21 +31,12 @@ def distilled(run: "Run") -> DistilledSet:
 
 def results(run: "Run") -> dict[str, Any]:
     """The content of results.json."""
-    dataset, matched = run.dataset, run.matched
+    matched = run.matched
     return {
         "complete": run.complete,
         "step": run.step,
         "config": dataclasses.asdict(run.config),
-        "dataset": {
-            "name": dataset.name,
-            "num_train": len(dataset.train),
-            "num_test": len(dataset.test),
-            "classes": list(dataset.classes),
-            "groups": list(dataset.groups),
-            "train_cell_counts": dataset.cell_counts(dataset.train).tolist(),
-            "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
-            "notes": list(dataset.notes),
-        },
+        "dataset": described(run.dataset),
         "matched": {
             "groups": list(matched.groups),
             "train_cell_counts": matched.cell_counts(matched.train).tolist(),
@@ -56,4 +48,18 @@ def results(run: "Run") -> dict[str, Any]:
         "peak_memory_bytes": environment.peak_memory(),
         "environment": environment.describe(),
         "seed": run.config.seed,
+    }
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What results.json says of a data set."""
+    return {
+        "name": dataset.name,
+        "num_train": len(dataset.train),
+        "num_test": len(dataset.test),
+        "classes": list(dataset.classes),
+        "groups": list(dataset.groups),
+        "train_cell_counts": dataset.cell_counts(dataset.train).tolist(),
+        "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
+        "notes": list(dataset.notes),
     }

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from fairdd_jax import config as configuration
-from fairdd_jax import outputs, report, workdir
+from fairdd_jax import outputs, report, seeds, workdir
 from fairdd_jax.checkpoint import Record
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
@@ -28,9 +28,6 @@ from fairdd_jax.matching import decoded
 from fairdd_jax.resume import Keeper
 from fairdd_jax.scoring import Scoring
 from fairdd_jax.start import initial_images
-
-# Independent streams of randomness of one seed.
-_INIT, _DISTILL, _EVALUATE, _RANDOM = range(4)
 
 
 class Run:
@@ -64,14 +61,13 @@ class Run:
             features = random_features(dataset, config.model, seed=config.seed, chunk=config.chunk)
             self.matched = regroup(dataset, config.groups, features=features, seed=config.seed)
         self.images, self._groups = initial_images(
-            self._key(_INIT), self.matched, ipc=config.ipc, init=config.init, factor=config.factor
+            seeds.key(config.seed, seeds.INIT),
+            self.matched,
+            ipc=config.ipc,
+            init=config.init,
+            factor=config.factor,
         )
-        self.scoring = Scoring(
-            config, dataset, key=self._key(_EVALUATE), random_key=self._key(_RANDOM)
-        )
-
-    def _key(self, stream: int) -> jax.Array:
-        return jax.random.fold_in(jax.random.key(self.config.seed), stream)
+        self.scoring = Scoring(config, dataset)
 
     def distill(
         self,
@@ -114,7 +110,7 @@ class Run:
         lines = run_updates(
             self.config,
             self.matched,
-            key=self._key(_DISTILL),
+            key=seeds.key(self.config.seed, seeds.DISTILL),
             images=self.images,
             restore=restore,
             stopped=hold.stopped,
