@@ -141,6 +141,8 @@ def load_distilled(path: str | Path) -> DistilledSet:
         if not (path / _FILE).exists():
             return DistilledSet.of_pixels(**folders.read(path)._asdict())
         path = path / _FILE
+    if path.suffix in (".pt", ".pth"):
+        raise DataError(f"{path} is a file of PyTorch; experiments/convert_pt.py makes it a set")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             size = sum(member.file_size for member in content.zip.infolist())

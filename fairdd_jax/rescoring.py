@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from fairdd_jax import config as configuration
@@ -126,12 +127,12 @@ def _renormalised(distilled: DistilledSet, dataset: Dataset) -> np.ndarray:
             "choose the data set that it was distilled from, in its size"
         )
     mean, std, new_mean, new_std = (
-        np.asarray(values, np.float32)
+        jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
         for values in (distilled.mean, distilled.std, dataset.mean, dataset.std)
     )
     if (mean == new_mean).all() and (std == new_std).all():
         return distilled.images_float
-    return (distilled.images_float * std + mean - new_mean) / new_std
+    return np.asarray((distilled.images_float * std + mean - new_mean) / new_std)
 
 
 def _some(names: tuple[str, ...]) -> str:
