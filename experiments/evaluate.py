@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fairdd_jax import comparison, rescoring, sharding, workdir
 from fairdd_jax import console as terminal
-from fairdd_jax import rescoring, sharding, workdir
 from fairdd_jax.distilled import load_distilled
 
 
@@ -45,7 +45,7 @@ def run(arguments: list[str], console: Console) -> int:
         with terminal.progress_bar(console, "score the set", this.steps, "steps") as advance:
             results = this.results(advance)
         workdir.write_json(folder / "evaluation.json", results)
-    console.print(terminal.score_table(rescoring.rows(results)))
+    console.print(terminal.score_table(comparison.score_rows({"the set": results})))
     console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
     return 0
 

@@ -62,11 +62,13 @@ class Evaluation:
       arch: name of the architecture.
       optimiser_steps: that each network took.
       reports: one per network.
+      variables: of the first network.
     """
 
     arch: str
     optimiser_steps: int
     reports: tuple[FairnessReport, ...]
+    variables: PyTree = None
 
     def summary(self) -> dict[str, Any]:
         """Mean, population standard deviation and value per network of every score: results.json.
@@ -198,7 +200,8 @@ class Evaluator:
         variables = self.train(
             x, y, schedule=schedule, keys=keys, importance=placed, on_steps=on_steps
         )
-        return Evaluation(self.arch, schedule.total, self.test(variables)[:networks])
+        first = jax.tree.map(lambda stacked: fetch(stacked)[0], variables)
+        return Evaluation(self.arch, schedule.total, self.test(variables)[:networks], first)
 
     def train(
         self,

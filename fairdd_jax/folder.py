@@ -2,14 +2,14 @@
 
 | file | content |
 | --- | --- |
-| `distilled.json` | names of the classes in their order, their folders, normalisation, meta |
-| `train/3_Dress/0031.png` | image 31 of the set, of class 3 |
-| `train/metadata.parquet` | file name, label and class name of every image |
+| ``distilled.json`` | names of the classes in their order, their folders, normalisation, meta |
+| ``train/3_Dress/0031.png`` | image 31 of the set, of class 3 |
+| ``train/metadata.parquet`` | file name, label and class name of every image |
 
-Hugging Face `datasets` takes the labels from the table, which carries their names in its schema (a
+Hugging Face datasets takes the labels from the table, which carries their names in its schema (a
 CSV file would turn the class "10" into a number and "NA" into nothing). tensorflow-datasets takes
 them from the folders; their numbers keep the order of the classes, in which "10" need not come
-before "2". They are words in capitals, because a folder called `test` would be a split of its own.
+before "2". Their words have capitals, because a folder called ``test`` would be a split of its own.
 """
 
 import io
@@ -54,7 +54,7 @@ class Content(NamedTuple):
 
 
 class _Description(NamedTuple):
-    """The content of `DESCRIPTION`."""
+    """The content of the JSON file."""
 
     class_names: list[str]
     folders: list[str]
@@ -113,7 +113,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _table(names: Sequence[str], labels: np.ndarray, class_names: Sequence[str]) -> bytes:
-    """The Parquet file; its schema holds the types of Hugging Face `datasets` too."""
+    """The Parquet file; its schema holds the types of Hugging Face datasets too."""
     text = {"_type": "Value", "dtype": "string"}
     features = {
         "file_name": text,

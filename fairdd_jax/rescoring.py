@@ -57,6 +57,7 @@ class Rescoring:
     def __init__(self, distilled: DistilledSet, config: Config, dataset: Dataset):
         self._labels = _renumbered(distilled, dataset)
         self._images = _renormalised(distilled, dataset)
+        self._of_step = {name: step for name, step in distilled.meta.items() if name == "step"}
         ipc = len(self._labels) // (dataset.num_classes * config.factor**2)
         self.config = dataclasses.replace(config, ipc=max(1, ipc))
         self._baselines = configuration.baselines(config.evaluate)
@@ -64,10 +65,13 @@ class Rescoring:
         self.steps = self._scoring.steps(self._baselines)
 
     def results(self, on_steps: Callable[[int], None] = lambda steps: None) -> dict[str, Any]:
-        """Train fresh networks and test them: what results.json of a run says of its scores.
+        """Train fresh networks and test them; the 8-bit images too, if they are others.
 
-        The 8-bit images are scored too if they are others. `on_steps` is told how many optimiser
-        steps were just taken.
+        Args:
+          on_steps: told how many optimiser steps were just taken.
+
+        Returns:
+          What results.json of a run says of its scores.
         """
         wanted, scoring = self.config.evaluate, self._scoring
         rounded = scoring.rounded(self._images)
@@ -78,7 +82,7 @@ class Rescoring:
         scores: dict[str, Any] = {"evaluations": [], "evaluations_uint8": []}
         for arch in scoring.archs():
             for kind, images, networks in kinds:
-                summary = scoring.score(
+                evaluation = scoring.score(
                     arch,
                     images,
                     self._labels,
@@ -86,7 +90,7 @@ class Rescoring:
                     epochs=wanted.epochs,
                     on_steps=on_steps,
                 )
-                scores[kind].append(summary)
+                scores[kind].append(self._of_step | evaluation.summary())
         return scores | {
             "baselines": {name: scoring.baseline(name, on_steps) for name in self._baselines},
             "config": dataclasses.asdict(self.config),
@@ -94,15 +98,6 @@ class Rescoring:
             "environment": environment.describe(),
             "seed": self.config.seed,
         }
-
-
-def rows(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The scores by name of row, as `fairdd_jax.console.score_table` takes them."""
-    baselines = results["baselines"]
-    table = {"random": baselines["random"]} if "random" in baselines else {}
-    for kind, note in (("evaluations", ""), ("evaluations_uint8", " in 8 bits")):
-        table |= {f"the set{note}, {scores['arch']}": scores for scores in results[kind]}
-    return table | ({"full": baselines["full"]} if "full" in baselines else {})
 
 
 def _renumbered(distilled: DistilledSet, dataset: Dataset) -> np.ndarray:

@@ -13,7 +13,7 @@ from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise, to_pixels
 from fairdd_jax.errors import ConfigError, unknown_name
-from fairdd_jax.evaluate import Evaluator, Schedule
+from fairdd_jax.evaluate import Evaluation, Evaluator, Schedule
 from fairdd_jax.fairness import inverse_shares
 from fairdd_jax.start import initial_images
 from fairdd_jax.train import labelled
@@ -65,7 +65,7 @@ class Scoring:
         networks: int,
         epochs: int,
         on_steps: OnSteps = _ignore,
-    ) -> dict[str, Any]:
+    ) -> Evaluation:
         """Score images ``[C, I, H, W, channels]`` whose groups ``[C, I]`` are known, or None."""
         x, labels = labelled(images)
         return self.score(
@@ -88,7 +88,7 @@ class Scoring:
         networks: int,
         epochs: int,
         on_steps: OnSteps = _ignore,
-    ) -> dict[str, Any]:
+    ) -> Evaluation:
         """Score normalised images ``[N, H, W, channels]`` with labels ``[N]``, groups if known."""
         schedule = self._schedule(len(images), epochs)
         return self._score(arch, images, labels, groups, schedule, networks, on_steps)
@@ -118,12 +118,12 @@ class Scoring:
                 networks=config.networks,
                 epochs=config.epochs,
                 on_steps=on_steps,
-            )
+            ).summary()
         if name == "full":
             train, schedule = self.dataset.train, self._full_schedule()
             return self._score(
                 arch, train.images, train.labels, train.groups, schedule, 1, on_steps
-            )
+            ).summary()
         raise unknown_name("baseline", name, configuration.BASELINES)
 
     def steps(self, baselines: Sequence[str] = ()) -> int:
@@ -164,7 +164,7 @@ class Scoring:
         schedule: Schedule,
         networks: int,
         on_steps: OnSteps,
-    ) -> dict[str, Any]:
+    ) -> Evaluation:
         importance = None
         if self.config.evaluate.weighting == "inverse_share":
             if groups is None:
@@ -185,7 +185,7 @@ class Scoring:
             on_steps=on_steps,
         )
         self.seconds += time.perf_counter() - began
-        return evaluation.summary()
+        return evaluation
 
     def _evaluator(self, arch: str) -> Evaluator:
         if arch not in self._evaluators:

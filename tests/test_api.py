@@ -29,6 +29,7 @@ from fairdd_jax.run import Run
 from fairdd_jax.start import initial_images
 
 IPC, STEPS = 2, 3
+UNSCORED = SimpleNamespace(summary=dict, variables=None)
 SETTINGS = {
     "steps": STEPS,
     "model": "ConvNetD1W8",
@@ -123,7 +124,7 @@ def test_evaluate_appends_what_it_returns(again):
 
 def test_eight_bit_images_may_be_left_out():
     run = started(**{"evaluate.uint8_networks": 0})
-    run.scoring._score = lambda *args: {}
+    run.scoring._score = lambda *args: UNSCORED
     run.evaluate()
     assert len(run.evaluations) == 1
     assert run.evaluations_uint8 == []
@@ -134,7 +135,7 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
     run.images = run.images + 0.001
     scored = []
     monkeypatch.setattr(
-        run.scoring, "_score", lambda arch, images, *rest: scored.append(images) or {}
+        run.scoring, "_score", lambda arch, images, *rest: scored.append(images) or UNSCORED
     )
     run.evaluate()
     whole, rounded = scored
@@ -146,7 +147,7 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
 def scored_images(run, name):
     """What a baseline trains on, as normalised images and labels, and its schedule."""
     seen = []
-    run.scoring._score = lambda arch, *args: seen.append(args) or {}
+    run.scoring._score = lambda arch, *args: seen.append(args) or UNSCORED
     run.score_baseline(name)
     images, labels, _, schedule, networks, _ = seen[0]
     dataset = run.dataset
@@ -259,7 +260,8 @@ def test_results_have_the_promised_fields(finished):
 def test_save_writes_the_promised_files(finished, tmp_path):
     finished.save(tmp_path / "run")
     found = {str(path.relative_to(tmp_path / "run")) for path in tmp_path.rglob("*.*")}
-    assert found == {"config.json", "results.json", "distilled.npz", "images/step_000003.png"}
+    written = {"config.json", "metrics.jsonl", "results.json", "distilled.npz"}
+    assert found == {*written, "images/step_000003.png"}
     read = {
         name: json.loads((tmp_path / "run" / name).read_text())
         for name in found

@@ -1,8 +1,13 @@
 """Exported sets as Hugging Face datasets and tensorflow-datasets read them."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_folder import IPC, NAMES, sample
+
+TEXT = (Path(__file__).parents[1] / "experiments" / "docs" / "takeaway.md").read_text()
 
 
 @pytest.fixture(params=[3, 1], ids=["colour", "grey"])
@@ -69,3 +74,25 @@ def test_tensorflow_datasets(exported):
         assert row["label"] == whole.labels[i]
     assert (seen == 1).all()
     assert len(seen) == len(NAMES) * IPC
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("package", ["datasets", "tensorflow_datasets", "fairdd_jax"])
+def test_the_code_of_the_guide(hub, tmp_path, monkeypatch, package):
+    """It gives the images and the labels, and the names where it says so."""
+    pytest.importorskip("tensorflow")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    sample().export("digits")
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    (code,) = (block for block in blocks if re.search(rf"(from|import) {package}\b", block))
+    found = {}
+    exec(code, found)
+    images = np.stack([pixels(image) for image in found["images"]])
+    order = np.lexsort(images.reshape(len(images), -1).T)
+    whole = sample()
+    expected = np.lexsort(whole.images.reshape(len(images), -1).T)
+    np.testing.assert_array_equal(images[order], whole.images[expected])
+    labels = np.asarray(found["labels"])
+    np.testing.assert_array_equal(labels[order], whole.labels[expected])
+    assert tuple(found.get("names", NAMES)) == NAMES

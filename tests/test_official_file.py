@@ -188,6 +188,17 @@ def test_numbers_of_numpy_are_left_aside(saved, torch):
     assert not any("numpy" in str(name) for name in torch.serialization.get_safe_globals())
 
 
+def test_the_code_of_the_guide_reads_it(saved, tmp_path, monkeypatch):
+    save, images, labels = saved
+    save([[images, labels]]).rename(tmp_path / "res_DM_....pt")
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "experiments" / "docs" / "takeaway.md").read_text()
+    (code,) = (block for block in text.split("```") if "safe_globals(" in block)
+    found = {}
+    exec(code, found)
+    assert found["content"]["accs_all_exps"]["ConvNet"] == [81.23]
+
+
 def test_a_converted_set_is_scored_like_any(saved, capsys, tmp_path):
     save, images, labels = saved
     path = save([[images, labels]])
