@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import originals
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from test_loop import CLASSES, GROUPS, SIDE, toy
 
 import fairdd_jax
-from fairdd_jax import data, presets
+from fairdd_jax import data, presets, seeds
 from fairdd_jax import run as runs
 from fairdd_jax.api import distill
 from fairdd_jax.config import make
@@ -308,9 +309,13 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(again, tmp_path):
 
 def test_streams_of_a_seed_are_independent():
     run = started()
-    keys = [tuple(np.asarray(run._key(stream)._base_array).tolist()) for stream in range(4)]
+    keys = [
+        tuple(jax.random.key_data(seeds.key(run.config.seed, stream)).tolist())
+        for stream in (seeds.INIT, seeds.DISTILL, seeds.EVALUATE, seeds.RANDOM)
+    ]
     assert len(set(keys)) == 4
-    expected = initial_images(run._key(0), run.dataset, ipc=IPC, init="real").images
+    key = seeds.key(run.config.seed, seeds.INIT)
+    expected = initial_images(key, run.dataset, ipc=IPC, init="real").images
     np.testing.assert_array_equal(run.images, expected)
 
 
