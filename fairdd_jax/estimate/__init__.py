@@ -91,7 +91,7 @@ def estimate(
     began = time.perf_counter()
     first = Run(configs[0], dataset)
     measured = Pace(load_seconds, time.perf_counter() - began)
-    before = timing.occupied(dataset)
+    before = timing.occupied()
     largest = 0
 
     def on_bytes(size: int) -> None:

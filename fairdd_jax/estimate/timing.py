@@ -187,7 +187,7 @@ def _images(run: Run, each: Pass) -> tuple[jax.Array | np.ndarray, jax.Array | n
 # Memory
 
 
-def occupied(dataset: Dataset) -> int:
+def occupied() -> int:
     """Bytes before anything is compiled; nothing on accelerators, whose programs take all."""
     return peak_memory() if on_cpu() else 0
 
