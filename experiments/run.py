@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fairdd_jax import comparison, hosts, interrupts, report, sharding, watch, workdir
+from fairdd_jax import comparison, hosts, interrupts, outputs, sharding, watch, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
@@ -57,7 +57,8 @@ def run(arguments: list[str], console: Console) -> int:
             runs = _compare(command, dataset, folder, console)
         else:
             runs[config.fairness] = distil_and_score(config, dataset, folder, console, {}, options)
-    console.print(terminal.score_table(comparison.score_rows(runs)))
+    results = {name: this.results() for name, this in runs.items()}
+    console.print(terminal.score_table(comparison.score_rows(results)))
     console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
     return 0
 
@@ -114,9 +115,7 @@ def _compare(
             config, dataset, folder / mode, console, baselines, command.options
         )
         baselines = runs[mode].baselines
-    workdir.write_json(folder / "comparison.json", comparison.score_rows(runs))
-    picture = report.png_bytes(comparison.picture(runs))
-    workdir.write_atomically(folder / "comparison.png", picture)
+    outputs.save_comparison([this.record() for this in runs.values()], folder)
     return runs
 
 
@@ -145,14 +144,14 @@ def distil_and_score(
     saved = saved_results(folder) if resume else {}
     hosts.any_of(False)  # all have read before the first writes
     if not resume:
-        for name in ("metrics.jsonl", "results.json"):
+        for name in outputs.OF_THE_WHOLE:
             workdir.remove(folder / name)
-    this.save_config(folder)
+    outputs.save_config(this, folder)
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
         _distil(this, folder, console, options, f"distil {title}")
         this.take_scores(saved)
-        this.save(folder)
+        outputs.save_state(this, folder)
         this.baselines |= baselines
         names = [n for n in configuration.baselines(config.evaluate) if n not in this.baselines]
         archs = ",".join(this.unscored())
@@ -161,10 +160,10 @@ def distil_and_score(
             if archs:
                 this.evaluate(archs, on_steps=advance)
             for name in names:
-                this.save(folder)
+                outputs.save_state(this, folder)
                 this.score_baseline(name, on_steps=advance)
     except (KeyboardInterrupt, Terminated, NonFiniteLossError):
-        this.save(folder)
+        outputs.save_state(this, folder)
         raise
     this.save(folder)
     return this

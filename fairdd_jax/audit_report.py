@@ -1,9 +1,6 @@
 """An audit for people: a table in the terminal, a picture with samples, a page that has it all."""
 
 import base64
-import html
-from collections.abc import Sequence
-from string import Template
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -111,16 +108,21 @@ def page(audit: Audit, picture: Image.Image, card: str) -> str:
     Returns:
       HTML; all that comes from the arguments is escaped.
     """
-    return _PAGE.substitute(
-        name=html.escape(audit.name),
-        findings=_list([finding.message for finding in audit.findings], none="Nothing to warn of."),
-        notes=_list(audit.notes, none="None."),
-        train=_html_table(audit, audit.train),
-        test=_html_table(audit, audit.test),
-        num_train=f"{audit.train.counts.sum():,}",
-        num_test=f"{audit.test.counts.sum():,}",
+    splits = (
+        {
+            "title": title,
+            "counts": split.counts.tolist(),
+            "shares": (split.counts / np.maximum(split.counts.sum(1, keepdims=True), 1)).tolist(),
+            "largest": [_percent(ratio) for ratio in split.bias_ratio],
+        }
+        for title, split in (("Training", audit.train), ("Test", audit.test))
+    )
+    template = report.environment().get_template("audit.html")
+    return template.render(
+        audit=audit,
+        splits=list(splits),
         picture=base64.b64encode(report.png_bytes(picture)).decode(),
-        card=html.escape(card),
+        card=card,
     )
 
 
@@ -156,60 +158,3 @@ def _fitted(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.Im
 
 def _percent(ratio: float) -> str:
     return "none" if np.isnan(ratio) else f"{100 * ratio:.1f} %"
-
-
-def _list(lines: Sequence[str], *, none: str) -> str:
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f"<ul>{items}</ul>" if items else f"<p>{none}</p>"
-
-
-def _html_table(audit: Audit, split: SplitAudit) -> str:
-    """Images per cell, the darker the larger their share of the class."""
-    head = "".join(f"<th>{html.escape(group)}</th>" for group in audit.groups)
-    rows = []
-    for name, counts, ratio in zip(audit.classes, split.counts, split.bias_ratio, strict=True):
-        shares = counts / max(counts.sum(), 1)
-        cells = "".join(
-            f'<td style="background: rgba(60, 110, 190, {0.6 * share:.2f})">{count:,}</td>'
-            if count
-            else '<td class="empty">0</td>'
-            for count, share in zip(counts, shares, strict=True)
-        )
-        rows.append(f"<tr><th>{html.escape(name)}</th>{cells}<td>{_percent(ratio)}</td></tr>")
-    return f"<table><tr><th>class</th>{head}<th>largest</th></tr>{''.join(rows)}</table>"
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<title>Audit of $name</title>
-<style>
-body { font: 16px/1.45 sans-serif; color: #141414; background: #fff; margin: 2em; }
-p, ul, pre { max-width: 55em; }
-table { border-collapse: collapse; font-size: 14px; }
-td, th { border: 1px solid #ddd; padding: 3px 8px; text-align: right; font-weight: normal; }
-th:first-child { text-align: left; }
-td.empty { background: #f6c9c4; }
-pre { white-space: pre-wrap; background: #f6f6f6; padding: 1em; }
-img { max-width: 100%; }
-</style>
-</head>
-<body>
-<h1>Audit of $name</h1>
-<h2>Warnings</h2>
-$findings
-<h2>Notes from reading</h2>
-$notes
-<h2>Training: $num_train images by class and group</h2>
-$train
-<p>Largest: share of the largest group of the class, its bias ratio.</p>
-<h2>Test: $num_test images by class and group</h2>
-$test
-<h2>Samples</h2>
-<img alt="Some training images of every class and group" src="data:image/png;base64,$picture">
-<h2>Data card</h2>
-<pre>$card</pre>
-</body>
-</html>
-""")

@@ -13,8 +13,8 @@ from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 
+from fairdd_jax import comparison, data, interrupts, presets, resume
 from fairdd_jax import config as configuration
-from fairdd_jax import data, interrupts, presets, resume
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError, FairDDError, unknown_name
@@ -248,42 +248,16 @@ def score_table(rows: dict[str, dict[str, Any]]) -> Table:
     Args:
       rows: entries of results.json: evaluations and baselines.
     """
-    empty = sum(len(row["empty_cells"]) > 0 for row in rows.values())
-    note = "; empty (class, group) cells are left out" if empty else ""
     table = Table(
-        title="Scores on the test set in %, ± over networks",
-        caption=f"in brackets: what chance alone would show on this test set{note}",
+        title=comparison.TITLE,
+        caption=comparison.caption(rows),
         title_justify="left",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
     )
     table.add_column("trained on", overflow="fold")
-    for name in ("accuracy", "DEO_M", "DEO_A", "worst cell", "nets", "steps"):
+    for name in comparison.COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in rows.items():
-        table.add_row(
-            name,
-            percent(row["accuracy"]),
-            _beside_chance(row["deo_max"], row["deo_max_floor"]),
-            _beside_chance(row["deo_mean"], row["deo_mean_floor"]),
-            percent(row["worst_group_accuracy"]),
-            str(row["num_networks"]),
-            str(row["optimiser_steps"]),
-        )
+        table.add_row(name, *comparison.cells(row))
     return table
-
-
-def percent(score: dict[str, Any]) -> str:
-    """A score in percent, with its spread if several networks have one.
-
-    >>> percent({"mean": 0.914, "std": 0.004, "values": [0.91, 0.918]})
-    '91.4±0.4'
-    """
-    if score["mean"] is None:
-        return "unknown"
-    spread = f"±{100 * score['std']:.1f}" if len(score["values"]) > 1 else ""
-    return f"{100 * score['mean']:.1f}{spread}"
-
-
-def _beside_chance(score: dict[str, Any], floor: float | None) -> str:
-    return percent(score) if floor is None else f"{percent(score)} ({100 * floor:.1f})"

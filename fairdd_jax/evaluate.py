@@ -40,11 +40,13 @@ class Evaluation:
       arch: name of the architecture.
       optimiser_steps: that each network took.
       reports: one per network.
+      variables: of the first network.
     """
 
     arch: str
     optimiser_steps: int
     reports: tuple[FairnessReport, ...]
+    variables: PyTree = None
 
     def summary(self) -> dict[str, Any]:
         """Mean, population standard deviation and value per network of every score: results.json.
@@ -137,14 +139,8 @@ class Evaluator:
         self._start = of_networks(self._start_networks, REPLICATED)
         of_run = (REPLICATED, REPLICATED, per_network, REPLICATED, REPLICATED, REPLICATED)
         self._run = of_networks(self._run_networks, *of_run, donate_argnums=0)
-        self._predict = jax.jit(
-            spread(
-                self._predict_networks,
-                self.mesh,
-                (per_network, REPLICATED),
-                PartitionSpec(NETWORK, DATA),
-            )
-        )
+        of_test, tested = (per_network, REPLICATED), PartitionSpec(NETWORK, DATA)
+        self._predict = jax.jit(spread(self._predict_networks, self.mesh, of_test, tested))
 
     def evaluate(
         self,
@@ -168,7 +164,7 @@ class Evaluator:
           key: random key; network i depends on it and on i alone.
           importance: ``[N]``, what the loss of every image is multiplied by.
           on_steps: told how many optimiser steps were just taken, those of all networks added.
-          on_compiled: told of the compiled program that trains before it runs.
+          on_compiled: told of the program that trains before it runs.
         """
         arrays = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), importance)
         x, y, placed = place(arrays, self.mesh)
@@ -184,7 +180,8 @@ class Evaluator:
             on_steps=on_steps,
             on_compiled=on_compiled,
         )
-        return Evaluation(self.arch, schedule.total, self.test(variables)[:networks])
+        first = jax.tree.map(lambda stacked: fetch(stacked)[0], variables)
+        return Evaluation(self.arch, schedule.total, self.test(variables)[:networks], first)
 
     def train(
         self,

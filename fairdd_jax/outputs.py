@@ -1,13 +1,23 @@
-"""What a run leaves behind: results.json and the distilled set."""
+"""What runs leave behind: results.json, the distilled set, pictures and pages."""
 
 import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairdd_jax import environment
+from PIL import Image
+
+from fairdd_jax import comparison, environment, hosts, report, workdir
+from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
+from fairdd_jax.report import Analysis, Record
 
 if TYPE_CHECKING:
     from fairdd_jax.run import Run
+
+# What tells of a run as a whole, and is made anew with it.
+OF_THE_WHOLE = ("metrics.jsonl", "results.json", report.PAGE, report.ANALYSIS)
 
 
 def distilled(run: "Run") -> DistilledSet:
@@ -57,3 +67,90 @@ def results(run: "Run") -> dict[str, Any]:
         "environment": environment.describe(),
         "seed": run.config.seed,
     }
+
+
+def record(run: "Run") -> Record:
+    """The run as its files would tell it, called by its fairness mode."""
+    content = json.loads(json.dumps(results(run)))
+    return Record(run.config.fairness, content, run.log, distilled(run), run.analysis)
+
+
+def save_config(run: "Run", folder: Path) -> None:
+    """Write config.json alone, before anything is computed.
+
+    Raises:
+      WorkdirError: it cannot be written.
+    """
+    workdir.write_json(folder / "config.json", dataclasses.asdict(run.config))
+
+
+def save_state(run: "Run", folder: Path) -> None:
+    """Write what is known now: config.json, metrics.jsonl, distilled.npz, a picture, results.json.
+
+    Raises:
+      WorkdirError: it cannot be written.
+    """
+    workdir.prepare(folder)
+    save_config(run, folder)
+    workdir.write_lines(folder / "metrics.jsonl", run.log)
+    run.distilled().save(folder / "distilled.npz")
+    pixels = to_pixels(run.images, mean=run.dataset.mean, std=run.dataset.std)
+    picture = report.png_bytes(report.grid(pixels))
+    workdir.write_atomically(folder / "images" / f"step_{run.step:06d}.png", picture)
+    workdir.write_json(folder / "results.json", run.results())
+
+
+def save(run: "Run", folder: Path) -> None:
+    """Write what `save_state` does, then analysis.npz and report.html, which take seconds.
+
+    Raises:
+      WorkdirError: it cannot be written.
+    """
+    save_state(run, folder)
+    if not hosts.is_first():
+        return
+    if run.analysis is None:
+        # Scores of an earlier process were taken over, and with them its networks' features.
+        known = Analysis.read(folder) if run.evaluations and not run.trained else None
+        run.analysis = known or report.analyse(run)
+    run.analysis.save(folder)
+    save_page([run.record()], folder)
+
+
+def save_page(records: Sequence[Record], folder: Path) -> None:
+    """Write report.html about runs.
+
+    Raises:
+      WorkdirError: it cannot be written.
+    """
+    workdir.write_atomically(folder / report.PAGE, report.page(records).encode())
+
+
+def save_comparison(records: Sequence[Record], folder: Path) -> comparison.Rows:
+    """Write how runs compare: comparison.json, comparison.png and report.html.
+
+    Returns:
+      The table of scores.
+
+    Raises:
+      WorkdirError: they cannot be written.
+    """
+    rows = comparison.score_rows({record.name: record.results for record in records})
+    workdir.write_json(folder / "comparison.json", rows)
+    workdir.write_atomically(folder / "comparison.png", report.png_bytes(_picture(records)))
+    save_page(records, folder)
+    return rows
+
+
+def _picture(records: Sequence[Record]) -> Image.Image:
+    """The images of every run beside each other, under its name and last scores."""
+    panels = {}
+    for record in records:
+        title = record.name
+        if record.scores:
+            accuracy, gap = (
+                comparison.percent(record.scores[score]) for score in ("accuracy", "deo_max")
+            )
+            title += f"\naccuracy {accuracy} %, DEO_M {gap} %"
+        panels[title] = report.grid(report.images_by_class(record))
+    return report.side_by_side(panels)

@@ -7,14 +7,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
+from fairdd_jax import checkpoint, outputs, report
 from fairdd_jax import config as configuration
-from fairdd_jax import outputs, report, workdir
-from fairdd_jax.checkpoint import Record
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import to_pixels
@@ -28,6 +27,9 @@ from fairdd_jax.matching import decoded
 from fairdd_jax.resume import Keeper
 from fairdd_jax.scoring import Scoring
 from fairdd_jax.start import initial_images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Independent streams of randomness of one seed.
 _INIT, _DISTILL, _EVALUATE, _RANDOM = range(4)
@@ -48,6 +50,9 @@ class Run:
       evaluations: scores of the synthetic images, as in results.json.
       evaluations_uint8: the same of the 8-bit images.
       baselines: scores of real images by name.
+      start: the images before the first update, uint8.
+      trained: variables of a network that was trained on the images, by architecture.
+      analysis: what only the real images can tell of the synthetic ones; made by `save`.
     """
 
     def __init__(self, config: Config, dataset: Dataset):
@@ -66,6 +71,9 @@ class Run:
         self.images, self._groups = initial_images(
             self._key(_INIT), self.matched, ipc=config.ipc, init=config.init, factor=config.factor
         )
+        self.start = to_pixels(self.images, mean=dataset.mean, std=dataset.std)
+        self.trained: dict[str, Any] = {}
+        self.analysis: report.Analysis | None = None
         self.scoring = Scoring(
             config, dataset, key=self._key(_EVALUATE), random_key=self._key(_RANDOM)
         )
@@ -188,7 +196,7 @@ class Run:
             now=now,
         )
 
-    def _take_over(self, state: LoopState, record: Record) -> None:
+    def _take_over(self, state: LoopState, record: checkpoint.Record) -> None:
         self.images = np.array(fetch(state.state.result)[: self.dataset.num_classes])
         self.step = int(state.state.update) // self.config.outer_loops
         self.log = record["log"]
@@ -261,13 +269,14 @@ class Run:
             )
         images = self.decoded()
         new = []
+        self.analysis = None
         for arch in self.scoring.archs(archs):
             for kind, count, scores in (
                 (images, networks, self.evaluations),
                 (self.scoring.rounded(images), config.uint8_networks, self.evaluations_uint8),
             ):
                 if count:
-                    summary = self.scoring.synthetic(
+                    evaluation = self.scoring.synthetic(
                         arch,
                         kind,
                         self._groups,
@@ -275,7 +284,9 @@ class Run:
                         epochs=epochs,
                         on_steps=on_steps,
                     )
-                    scores.append({"step": self.step, **summary})
+                    scores.append({"step": self.step, **evaluation.summary()})
+                    if kind is images:
+                        self.trained[arch] = evaluation.variables
             new.append(self.evaluations[-1])
         return new
 
@@ -313,27 +324,22 @@ class Run:
         """The content of results.json."""
         return outputs.results(self)
 
-    def picture(self) -> bytes:
-        """The synthetic images as a PNG, a class per row."""
-        pixels = to_pixels(self.images, mean=self.dataset.mean, std=self.dataset.std)
-        return report.png_bytes(report.grid(pixels))
+    def record(self) -> report.Record:
+        """The run as a report sees it."""
+        return outputs.record(self)
 
-    def save_config(self, folder: str | Path) -> None:
-        """Write config.json alone, before anything is computed.
+    def plot(self) -> "Figure":
+        """The synthetic images and the curve of the loss, as a figure of matplotlib."""
+        return report.overview(self.record())
 
-        Raises:
-          WorkdirError: it cannot be written.
-        """
-        workdir.write_json(Path(folder) / "config.json", dataclasses.asdict(self.config))
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the verdict, the scores and the images."""
+        return report.fragment(self.record())
 
     def save(self, folder: str | Path) -> None:
-        """Write config.json, results.json, distilled.npz and images/ to a folder.
+        """Write all files to a folder, see `fairdd_jax.outputs.save`.
 
         Raises:
           WorkdirError: it cannot be written.
         """
-        folder = workdir.prepare(Path(folder))
-        self.save_config(folder)
-        self.distilled().save(folder / "distilled.npz")
-        workdir.write_atomically(folder / "images" / f"step_{self.step:06d}.png", self.picture())
-        workdir.write_json(folder / "results.json", self.results())
+        outputs.save(self, Path(folder))

@@ -13,7 +13,7 @@ from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise, to_pixels
 from fairdd_jax.errors import ConfigError, unknown_name
-from fairdd_jax.evaluate import Evaluator
+from fairdd_jax.evaluate import Evaluation, Evaluator
 from fairdd_jax.fairness import inverse_shares
 from fairdd_jax.schedule import Schedule
 from fairdd_jax.start import initial_images
@@ -70,7 +70,7 @@ class Scoring:
         networks: int,
         epochs: int,
         on_steps: OnSteps = _ignore,
-    ) -> dict[str, Any]:
+    ) -> Evaluation:
         """Score images ``[C, I, H, W, channels]`` whose groups ``[C, I]`` are known, or None."""
         num_images = images.shape[0] * images.shape[1]
         x, labels = labelled(images)
@@ -101,11 +101,13 @@ class Scoring:
                 networks=config.networks,
                 epochs=config.epochs,
                 on_steps=on_steps,
-            )
+            ).summary()
         if name == "full":
             train = self.dataset.train
             of_set = schedule.full_schedule(self.config, self.dataset)
-            return self._score(arch, train.images, train.labels, train.groups, of_set, 1, on_steps)
+            return self._score(
+                arch, train.images, train.labels, train.groups, of_set, 1, on_steps
+            ).summary()
         raise unknown_name("baseline", name, configuration.BASELINES)
 
     def steps(self, baselines: Sequence[str] = ()) -> int:
@@ -127,7 +129,7 @@ class Scoring:
         of_set: Schedule,
         networks: int,
         on_steps: OnSteps,
-    ) -> dict[str, Any]:
+    ) -> Evaluation:
         importance = None
         if self.config.evaluate.weighting == "inverse_share":
             if groups is None:
@@ -147,7 +149,7 @@ class Scoring:
             on_steps=on_steps,
         )
         self.seconds += time.perf_counter() - began
-        return evaluation.summary()
+        return evaluation
 
     def _evaluator(self, arch: str) -> Evaluator:
         if arch not in self._evaluators:

@@ -14,6 +14,9 @@ os.environ.setdefault(
 
 import jax
 import numpy as np
+import pytest
+
+from fairdd_jax import outputs
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -21,6 +24,13 @@ jax.devices()  # one, fixed before a test of the runner makes every core a devic
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell started with &
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def without_pages(monkeypatch):
+    """Runs of single tests make no page, which takes a second; those of whole modules do."""
+    monkeypatch.setattr(outputs, "save", outputs.save_state)
+
 
 GOLDEN_DIR = Path(os.environ.get("FAIRDD_GOLDEN_DIR", Path(__file__).parent / "golden"))
 

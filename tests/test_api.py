@@ -258,7 +258,8 @@ def test_results_have_the_promised_fields(finished):
 def test_save_writes_the_promised_files(finished, tmp_path):
     finished.save(tmp_path / "run")
     found = {str(path.relative_to(tmp_path / "run")) for path in tmp_path.rglob("*.*")}
-    assert found == {"config.json", "results.json", "distilled.npz", "images/step_000003.png"}
+    written = {"config.json", "metrics.jsonl", "results.json", "distilled.npz"}
+    assert found == {*written, "images/step_000003.png"}
     read = {
         name: json.loads((tmp_path / "run" / name).read_text())
         for name in found

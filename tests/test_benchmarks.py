@@ -421,10 +421,10 @@ class TestTimeToQuality:
         monkeypatch.setattr(time_to_quality, "DEO_M", 1.0)
         lengths = []
 
-        def draw(plot, results, path):
+        def draw(results, path):
             lengths.append(sorted(results["curves"]))
 
-        monkeypatch.setattr(measure, "draw", draw)
+        monkeypatch.setattr(time_to_quality, "plot", draw)
         write = time_to_quality.workdir.write_json
 
         def count(path, results):
@@ -454,7 +454,6 @@ class TestTimeToQuality:
         assert nowhere in capsys.readouterr().err
 
     def test_plot(self, tmp_path):
-        pytest.importorskip("matplotlib")
         curves = {
             name: {
                 "sampling": name.split()[0],
@@ -468,11 +467,3 @@ class TestTimeToQuality:
         results = {"curves": curves, "official": {"reached": {"seconds": 9.0}}}
         time_to_quality.plot(results, tmp_path / "curves.png")
         assert 0 < (tmp_path / "curves.png").stat().st_size < 200_000
-
-
-def test_without_matplotlib_the_rest_goes_on(tmp_path, capsys):
-    def plot(content, path):
-        raise ModuleNotFoundError("No module named 'matplotlib'")
-
-    measure.draw(plot, {}, tmp_path / "rows.png")
-    assert "pip install matplotlib" in capsys.readouterr().out

@@ -148,7 +148,7 @@ ALL = ("random", "full")
 def measured(config, dataset, *, load=0.0, prepare=0.0, fresh=0.0, start=0.0, **seconds):
     modes = ("vanilla", "fairdd")
     updates = {(mode, config.sampling): UpdatePace(start, 0.0, fresh, fresh) for mode in modes}
-    return Pace(load, prepare, updates, scoring_pace(config, dataset, **seconds))
+    return Pace(load, prepare, 4.0, updates, scoring_pace(config, dataset, **seconds))
 
 
 def test_what_seconds_are_spent_on():
@@ -166,6 +166,7 @@ def test_what_seconds_are_spent_on():
         "uint8": two * 2 * (own + 10.0),
         "random": 3 * (own + 10.0),
         "full": 2 * 4 + 10.0,  # two epochs of 60 images in batches of 16
+        "files": 4.0,
     }
     # A program for every architecture, number of images and number of networks: 3 and 2 on each of
     # two architectures, and one for `full`; `random` has as many as there are synthetic ones.
@@ -228,14 +229,14 @@ def test_what_is_proposed_fits_by_its_own_estimate(minutes, sampling):
 def test_the_nearest_comes_first():
     dataset, config = toy(), settings_of()
     pace = measured(config, dataset, fresh=0.5, step=1.0, test=2.0)
-    # 500 s of updates; 120 s of ten networks, 12 of 8 bits, 120 of random, 12 of full.
-    assert sum(pace.seconds([config], dataset).values()) == 764.0
+    # 500 s of updates; 120 s of ten networks, 12 of 8 bits, 120 of random, 12 of full; 4 of files.
+    assert sum(pace.seconds([config], dataset).values()) == 768.0
     chosen = [found for found, _ in less_time([config], dataset, pace, seconds=800.0)]
-    assert chosen == [{"steps": 990}, {"evaluate.baselines": "random"}]
+    assert chosen == [{"steps": 980}, {"evaluate.baselines": "random"}]
     chosen = [found for found, _ in less_time([config], dataset, pace, seconds=240.0)]
     assert chosen == [
-        {"evaluate.baselines": "none", "steps": 190},
-        {"evaluate.baselines": "none", "evaluate.networks": 3, "steps": 360},
+        {"evaluate.baselines": "none", "steps": 180},
+        {"evaluate.baselines": "none", "evaluate.networks": 3, "steps": 350},
         {"evaluate.baselines": "none", "evaluate.networks": 1, "steps": 400},
     ]
     assert not list(less_time([config], dataset, pace, seconds=20.0))
@@ -359,8 +360,8 @@ def test_a_dry_run_writes_nothing_and_tells_what_it_takes(changes, hasty, tmp_pa
     monkeypatch.chdir(tmp_path)
     found = fairdd_jax.dry_run(toy(), steps=5, **TINY | changes)
     scored = {"synthetic", "full"} if changes else {"synthetic"}
-    assert set(found.seconds) == {"load", "prepare", "compile", "distil"} | scored
-    for name in {"compile", "distil"} | scored:
+    assert set(found.seconds) == {"load", "prepare", "compile", "distil", "files"} | scored
+    for name in {"compile", "distil", "files"} | scored:
         assert found.seconds[name] > 0
     assert found.total_seconds == pytest.approx(sum(found.seconds.values()))
     assert found.peak_bytes >= toy().train.images.nbytes
@@ -420,6 +421,7 @@ def pretending(monkeypatch):
 
     monkeypatch.setattr(timing, "of_updates", of_updates)
     monkeypatch.setattr(timing, "of_scoring", of_scoring)
+    monkeypatch.setattr(timing, "of_files", lambda run: 6.0)
     monkeypatch.setattr(script.time, "process_time", lambda: 0.0)
 
 
@@ -466,6 +468,7 @@ def test_the_demo_is_estimated_with_both_modes(pretending, capsys):
     assert "score the synthetic images 4.0" in text  # two sets
     assert "score the baseline random 2.0" in text
     assert "score the baseline full 2.0" in text
+    assert "write the report and the other files 0.2" in text
     assert "fits in 1000 minutes" in text
 
 

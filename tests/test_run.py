@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fairdd_jax import comparison, data, load_distilled, presets, workdir
+from fairdd_jax import comparison, data, load_distilled, outputs, presets, workdir
 from fairdd_jax import console as terminal
 from fairdd_jax.config import make
 from fairdd_jax.data import idx
@@ -129,6 +129,8 @@ def test_a_run_writes_its_files(head):
         "results.json",
         "metrics.jsonl",
         "distilled.npz",
+        "analysis.npz",
+        "report.html",
         "images/step_000002.png",
     }
 
@@ -194,6 +196,7 @@ def test_demo_is_two_runs_side_by_side(demo):
         "fairdd",
         "comparison.json",
         "comparison.png",
+        "report.html",
     }
     results = {}
     for mode in ("vanilla", "fairdd"):
@@ -299,12 +302,12 @@ def compared(monkeypatch, folder, *arguments):
     def record(config, dataset, folder, console, baselines, options):
         assert baselines == ({"random": "scored"} if seen else {})
         seen[config.fairness] = config
-        return SimpleNamespace(baselines={"random": "scored"})
+        return SimpleNamespace(baselines={"random": "scored"}, record=dict, results=dict)
 
     monkeypatch.setattr(script, "distil_and_score", record)
     monkeypatch.setattr(data, "load", lambda *args, **options: SimpleNamespace(notes=()))
     monkeypatch.setattr(comparison, "score_rows", lambda runs: {})
-    monkeypatch.setattr(comparison, "picture", lambda runs: Image.new("RGB", (1, 1)))
+    monkeypatch.setattr(outputs, "save_comparison", lambda records, folder: None)
     assert script.main(["--config", "demo", "--workdir", str(folder), *arguments]) == 0
     return seen
 

@@ -123,14 +123,6 @@ def _of_equation(equation: core.JaxprEqn) -> int:
     return sum(_count(value) for value in inner if hasattr(value, "eqns"))
 
 
-def draw(plot: Callable[[Any, Path], None], content: Any, path: Path) -> None:
-    """Make a plot of results that are safe already; without matplotlib, say so."""
-    try:
-        plot(content, path)
-    except ModuleNotFoundError as error:
-        print(f"no {path.name}: {error}; pip install matplotlib, then --plot draws it")
-
-
 def save_figure(path: Path, figure: Any) -> None:
     """Write a figure of matplotlib as PNG."""
     picture = io.BytesIO()

@@ -230,7 +230,7 @@ def main() -> int:
         todo = grid(methods, factor=options.factor, full=options.full, model=options.model)
     out = options.out or measure.RESULTS / f"{name}.json"
     if options.plot:
-        measure.draw(plot, json.loads(out.read_text())["rows"], out.with_suffix(".png"))
+        plot(json.loads(out.read_text())["rows"], out.with_suffix(".png"))
         return 0
     minutes = sum(expected_seconds(case, options.runs) for case in todo) / 60
     print(f"{len(todo)} cases, about {minutes:.0f} minutes on 2 CPU cores", flush=True)
@@ -245,7 +245,7 @@ def main() -> int:
         workdir.write_json(out, results)
         print(line(result["row"]), flush=True)
     if name == "step_time":
-        measure.draw(plot, results["rows"], out.with_suffix(".png"))
+        plot(results["rows"], out.with_suffix(".png"))
     return int(any("error" in row for row in results["rows"]))
 
 

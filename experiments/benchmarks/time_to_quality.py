@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> None:
     if step_s:
         results["official"] = official_estimate(results["curves"], step_s)
         workdir.write_json(options.out, results)
-    measure.draw(plot, results, options.out.with_suffix(".png"))
+    plot(results, options.out.with_suffix(".png"))
 
 
 def compute(options: argparse.Namespace, results: dict[str, Any]) -> None:

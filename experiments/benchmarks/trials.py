@@ -8,6 +8,7 @@ prints a line of JSON. Every trial runs in a process of its own, so that its pea
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import measure
+import numpy as np
 
 from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets, sharding, workdir
@@ -69,8 +71,10 @@ def run(trial: Trial, data_dir: Path | None) -> Result:
     began = time.perf_counter()
     this = Run(config, data.load(config.data, data_dir=data_dir))
     prepared = time.perf_counter()
+    work = [time.process_time()]
 
     def on_progress(line: Progress) -> None:
+        work.append(time.process_time())
         if line.update == trial.updates:
             raise EnoughError
 
@@ -80,7 +84,8 @@ def run(trial: Trial, data_dir: Path | None) -> Result:
     return {
         "prepare_s": prepared - began,
         "updates": len(this.log),
-        "updates_s": this.log[-1]["seconds"] if this.log else 0.0,
+        "cpu_s": np.diff(work).tolist(),
+        "cores": os.cpu_count(),
         **this.timing,
         "evaluate_s": this.scoring.seconds,
         "peak_memory_bytes": environment.peak_memory(),

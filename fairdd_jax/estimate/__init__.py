@@ -24,9 +24,9 @@ class Estimate:
     """What one run or several after each other will take on this machine.
 
     Attributes:
-      seconds: by what they are spent on: load, prepare, compile, distil, and the sets that are
-        scored (synthetic, uint8, random, full). Empty if the memory does not suffice: nothing was
-        timed then.
+      seconds: by what they are spent on: load, prepare, compile, distil, the sets that are scored
+        (synthetic, uint8, random, full), and files. Empty if the memory does not suffice: then
+        nothing was timed.
       peak_bytes: the most memory at any time.
       limit_bytes: what there is, see `fairdd_jax.environment.memory_limit`.
       minutes: that it may take; None for any.
@@ -74,7 +74,7 @@ def estimate(
 ) -> Estimate:
     """Time a few calls of the programs of some runs and say what all of it will take.
 
-    Checkpoints and the files of a run are not counted: they take seconds.
+    Checkpoints are not counted: they take two seconds, and a fraction of one each.
 
     Args:
       configs: resolved configurations that differ in their fairness mode alone; their baselines are
@@ -115,6 +115,7 @@ def estimate(
         peak, seconds = before + largest, {}
     else:
         peak = max(before + largest, environment.peak_memory())
+        measured = dataclasses.replace(measured, files=timing.of_files(first))
         seconds = measured.seconds(configs, dataset)
     result = Estimate(seconds, peak, limit, minutes)
     if not result.fits_memory:

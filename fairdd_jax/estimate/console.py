@@ -31,6 +31,7 @@ _PARTS = {
     "uint8": "score the 8-bit images",
     "random": "score the baseline random",
     "full": "score the baseline full",
+    "files": "write the report and the other files",
 }
 
 

@@ -103,12 +103,14 @@ class Pace:
     Attributes:
       load: seconds until the data set is there.
       prepare: seconds until the first run can begin.
+      files: seconds that the files of a run take at its end.
       updates: by fairness mode and sampling.
       scoring: by architecture and number of images.
     """
 
     load: float
     prepare: float
+    files: float = 0.0
     updates: dict[tuple[str, str], UpdatePace] = field(default_factory=dict)
     scoring: dict[tuple[str, int], ScoringPace] = field(default_factory=dict)
 
@@ -133,7 +135,7 @@ class Pace:
                 seconds = scoring.seconds(each.networks, each.schedule.total)
                 count = 1 if each.name in baselines else times
                 spent[each.name] = spent.get(each.name, 0.0) + count * seconds
-        return spent
+        return spent | {"files": self.files * len(configs)}
 
 
 def with_baselines(configs: Sequence[Config]) -> Iterator[tuple[Config, tuple[str, ...]]]:

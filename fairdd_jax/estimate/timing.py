@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -116,7 +117,7 @@ def of_scoring(
     """Time some steps of every kind of training that is to be scored, and tests on some images.
 
     Args:
-      run: the run that they belong to.
+      run: the run that they belong to; it is given a trained network of every architecture.
       todo: what is to be scored, see `fairdd_jax.schedule.passes`.
       on_bytes: told the memory of every program before it runs.
 
@@ -150,7 +151,7 @@ def _of_pass(run: Run, each: Pass, on_bytes: OnBytes) -> ScoringPace:
     def evaluate(schedule: Schedule, on_compiled: Callable[[Compiled], None] | None) -> list[float]:
         """Seconds of the start with the first step, of the other steps, and of the test."""
         marks = [time.perf_counter()]
-        evaluator.evaluate(
+        evaluation = evaluator.evaluate(
             images,
             labels,
             schedule=schedule,
@@ -160,6 +161,8 @@ def _of_pass(run: Run, each: Pass, on_bytes: OnBytes) -> ScoringPace:
             on_compiled=on_compiled,
         )
         marks.append(time.perf_counter())
+        if each.name == "synthetic":
+            run.trained[each.arch] = evaluation.variables
         return np.diff(marks).tolist()
 
     # The second time nothing is compiled, and what is compared is the same but for that.
@@ -182,6 +185,14 @@ def _images(run: Run, each: Pass) -> tuple[jax.Array | np.ndarray, jax.Array | n
     return np.resize(images, (each.num_images, *images.shape[1:])), np.resize(
         labels, each.num_images
     )
+
+
+def of_files(run: Run) -> float:
+    """Seconds that the files of a run take at its end; they are written to a temporary folder."""
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        run.save(folder)
+    return time.perf_counter() - began
 
 
 # Memory

@@ -5,24 +5,24 @@ import io
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-_GAP = 2
 _BACKGROUND = (255, 255, 255)
 _INK = (20, 20, 20)
 
 
-def grid(images: np.ndarray, *, columns: int = 10, scale: int = 2) -> Image.Image:
+def grid(images: np.ndarray, *, columns: int = 10, scale: int = 2, gap: int = 2) -> Image.Image:
     """Lay images out, a class per row (per several rows if it has more than ``columns``).
 
     Args:
       images: ``[classes, ipc, H, W, C]`` uint8, one or three channels.
       columns: most images in a row.
       scale: screen pixels per pixel.
+      gap: screen pixels between images and around them.
     """
     classes, ipc, height, width, channels = images.shape
     columns = min(columns, ipc)
     rows_per_class = -(-ipc // columns)
-    cell = (height * scale + _GAP, width * scale + _GAP)
-    size = (columns * cell[1] + _GAP, classes * rows_per_class * cell[0] + _GAP)
+    cell = (height * scale + gap, width * scale + gap)
+    size = (columns * cell[1] + gap, classes * rows_per_class * cell[0] + gap)
     canvas = Image.new("RGB", size, _BACKGROUND)
     for label in range(classes):
         for i in range(ipc):
@@ -30,7 +30,7 @@ def grid(images: np.ndarray, *, columns: int = 10, scale: int = 2) -> Image.Imag
             tile = Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
             tile = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
             row = label * rows_per_class + i // columns
-            canvas.paste(tile, (_GAP + i % columns * cell[1], _GAP + row * cell[0]))
+            canvas.paste(tile, (gap + i % columns * cell[1], gap + row * cell[0]))
     return canvas
 
 

@@ -1,0 +1,52 @@
+"""Put runs side by side: a table, a picture and a page.
+
+python experiments/compare.py RUN RUN ... [--workdir DIR]
+
+RUN is the output folder of a run. The table goes to the terminal, and comparison.json,
+comparison.png and report.html to DIR, by default runs/comparison. Of a single run that was stopped
+it makes the page that it lacks.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from fairdd_jax import console as terminal
+from fairdd_jax import outputs, report, workdir
+from fairdd_jax.errors import ConfigError
+
+
+def main(arguments: list[str]) -> int:
+    """Read, compare, write; returns the exit code."""
+    return terminal.exit_code(run, arguments)
+
+
+def run(arguments: list[str], console: Console) -> int:
+    """Everything between the command line and the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="output folder of a run")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/comparison"), metavar="DIR")
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]}; valid is --workdir DIR")
+    if not options.runs:
+        raise ConfigError("no run is named; pass the output folders of one or more")
+    records = report.named(options.runs)
+    folder = workdir.prepare(options.workdir)
+    rows = outputs.save_comparison(records, folder)
+    console.print(terminal.score_table(rows))
+    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,61 @@
+"""The command that repeats a run."""
+
+import dataclasses
+import json
+import shlex
+from typing import Any
+
+from fairdd_jax import config as configuration
+from fairdd_jax import presets
+from fairdd_jax.data import SOURCES
+from fairdd_jax.errors import FairDDError
+from fairdd_jax.presets import flat
+
+
+def command_of(config: dict[str, Any]) -> str | None:
+    """The command line that gives this configuration.
+
+    Args:
+      config: as in results.json.
+
+    Returns:
+      A line for a shell; None where no preset leads there, as for arrays of the user's own.
+
+    >>> from fairdd_jax.config import make
+    >>> chosen = presets.compose("cmnist_fg_dm") | {"ipc": 3}
+    >>> command_of(dataclasses.asdict(make(chosen)))
+    'python experiments/run.py --config cmnist_fg_dm --data_dir DATA --ipc 3'
+    """
+    source, method = config["data"]["name"], config["method"]
+    name = "demo" if (source, method) == ("demo", "dm") else f"{source}_{method}"
+    if source not in SOURCES or name not in presets.names():
+        return None
+    wanted = flat(config)
+    chosen = presets.compose(name)
+    line = ["python", "experiments/run.py", "--config", name]
+    if name != "demo":
+        line += ["--data_dir", "DATA"]
+    # Fields that follow from others are left out once those are there.
+    for _ in wanted:
+        try:
+            got = flat(json.loads(json.dumps(dataclasses.asdict(configuration.make(chosen)))))
+        except FairDDError:
+            return None
+        differing = [field for field in wanted if got.get(field) != wanted[field]]
+        if not differing:
+            return shlex.join(line)
+        field = min(differing, key=_rank)
+        chosen[field] = wanted[field]
+        line += [f"--{field}", _text(wanted[field])]
+    return None
+
+
+def _rank(field: str) -> tuple[bool, bool, str]:
+    """Fields that decide about others come first."""
+    return field not in ("fairness", "ipc", "seed", "steps"), "." in field, field
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)

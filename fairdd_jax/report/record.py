@@ -1,0 +1,110 @@
+"""A run as its folder tells it."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairdd_jax.distilled import DistilledSet, load_distilled
+from fairdd_jax.errors import ConfigError, DataError
+from fairdd_jax.report.analysis import Analysis
+
+_REQUIRED = ("config", "dataset", "evaluations", "evaluations_uint8", "baselines", "environment")
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A run and what it is called.
+
+    Attributes:
+      name: of its row in tables.
+      results: the content of results.json.
+      log: the lines of metrics.jsonl.
+      distilled: its images.
+      analysis: what only the real images could tell; None of a run that was stopped before.
+    """
+
+    name: str
+    results: dict[str, Any]
+    log: list[dict[str, Any]]
+    distilled: DistilledSet
+    analysis: Analysis | None
+
+    @property
+    def scores(self) -> dict[str, Any] | None:
+        """The scores of the last images with the first architecture; None before there are any."""
+        evaluations: list[dict[str, Any]] = self.results["evaluations"]
+        last = [s for s in evaluations if s["step"] == evaluations[-1]["step"]]
+        return last[0] if last else None
+
+    @property
+    def scored_on_the_way(self) -> list[dict[str, Any]]:
+        """All scores with that architecture, in the order of steps."""
+        final = self.scores
+        arch = final and final["arch"]
+        return [s for s in self.results["evaluations"] if s["arch"] == arch]
+
+
+def read(folder: str | Path, *, name: str | None = None) -> Record:
+    """Read the folder of a run.
+
+    Args:
+      folder: that `fairdd_jax.run.Run.save` or the runner wrote.
+      name: what it is to be called; by default as its folder.
+
+    Raises:
+      DataError: there is no run in it, or it is damaged.
+
+    """
+    folder = Path(folder)
+    path = folder / "results.json"
+    try:
+        results = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(
+            f"no run in {folder}: it has no results.json; pass the output folder of a run"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); run again") from None
+    missing = [key for key in _REQUIRED if not isinstance(results, dict) or key not in results]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}; pass the output folder of a run")
+    return Record(
+        name or folder.resolve().name,
+        results,
+        _lines(folder / "metrics.jsonl"),
+        load_distilled(folder),
+        Analysis.read(folder),
+    )
+
+
+def named(folders: Iterable[str | Path]) -> list[Record]:
+    """Read several folders, each called by the last parts of its path that tell it from the others.
+
+    Raises:
+      ConfigError: one is named twice. DataError: as `read`.
+    """
+    paths = [Path(folder).resolve() for folder in folders]
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice:
+        raise ConfigError(f"{twice} is named twice; pass each run once")
+    depth = 1
+    while len({path.parts[-depth:] for path in paths}) < len(paths):
+        depth += 1
+    return [read(path, name="/".join(path.parts[-depth:])) for path in paths]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; a torn last one, and a missing file, are no lines."""
+    lines = []
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    for line in text.splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines

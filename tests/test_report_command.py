@@ -1,0 +1,131 @@
+"""The command that repeats a run, what the papers print for it, and the program that compares."""
+
+import dataclasses
+import json
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+from records import config, record
+
+from fairdd_jax import console, outputs, presets, published
+from fairdd_jax.fairness import FAIRNESS
+from fairdd_jax.report.command import command_of
+
+SCRIPT = Path(__file__).parents[1] / "experiments" / "compare.py"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "demo"],
+        ["--config", "demo", "--quick", "--seed", "3"],
+        ["--config", "cmnist_fg_dm", "--fairness", "cobra", "--ipc", "50"],
+        ["--config", "celeba_dc", "--data.protected", "male,pale_skin", "--distance", "cos"],
+        ["--config", "cfmnist_bg_idc", "--recipe", "cobra"],
+        [
+            "--config",
+            "cmnist_fg_dream",
+            "--evaluate.full_steps",
+            "null",
+            "--data.minority",
+            "unequal",
+        ],
+        ["--config", "images_cafe", "--data.table", "a table.csv", "--chunk", "7"],
+        ["--config", "cmnist_fg_dm", "--recipe", "mosaic"],
+    ],
+    ids=" ".join,
+)
+def test_the_command_gives_the_configuration(arguments):
+    wanted = console.read_command(arguments, description=None).config
+    text = command_of(json.loads(json.dumps(dataclasses.asdict(wanted))))
+    assert text.startswith("python experiments/run.py --config ")
+    again = console.read_command(shlex.split(text)[2:], description=None).config
+    assert again == wanted
+
+
+def test_without_a_preset_there_is_no_command():
+    assert command_of(config(data__name="mine")) is None
+    assert command_of(config(data__name="demo", method="dc")) is None
+
+
+def test_what_the_papers_print():
+    rows = published.rows(config(data__name="cmnist_bg", ipc=10, method="dm"))
+    (row,) = rows.values()
+    assert list(rows) == ["paper: DM + FairDD"]
+    scores = [row[name]["mean"] for name in ("accuracy", "deo_max", "deo_mean")]
+    assert scores == [0.9488, 0.1342, 0.0677]  # FairDD, Table 1
+    cobra = published.rows(config(data__name="cmnist_bg", ipc=10, fairness="cobra"))
+    assert "second-hand" in cobra["paper: DM + COBRA"]["source"]
+    assert published.rows(config(data__name="cmnist_bg", data__seed=3, ipc=10)) == rows
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"data__name": "cmnist_bg", "ipc": 7},
+        {"data__name": "cmnist_bg", "ipc": 10, "data__bias_ratio": 0.95},
+        {"data__name": "cmnist_bg", "ipc": 10, "fairness": "groupdro"},
+        {"data__name": "celeba", "ipc": 10, "data__target": "young"},
+        {"data__name": "mine", "ipc": 10},
+    ],
+)
+def test_other_settings_are_not_in_the_papers(settings):
+    assert published.rows(config(**settings)) == {}
+
+
+def test_every_published_row_belongs_to_a_preset():
+    text = (Path(published.__file__).parent / "published.csv").read_text()
+    lines = [line.split(",") for line in text.splitlines()[1:]]
+    named = [line for line in lines if line[3]]
+    assert len(named) > 100
+    for data, ipc, method, fairness, *_ in named:
+        assert f"{data}_{method}" in presets.names()
+        assert fairness in FAIRNESS
+        assert int(ipc) > 0
+
+
+# The program
+
+
+main = runpy.run_path(str(SCRIPT))["main"]
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two runs in folders of their own."""
+    for name in ("one", "two"):
+        run = record(name)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(run.results))
+        run.distilled.save(tmp_path / name / "distilled.npz")
+    return [str(tmp_path / name) for name in ("one", "two")]
+
+
+def test_it_compares(folders, tmp_path, capsys):
+    assert main([*folders, "--workdir", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert [name in printed for name in ("random", "one", "two")] == [True] * 3
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"comparison.json", "comparison.png", outputs.OF_THE_WHOLE[2]}
+    assert set(json.loads((tmp_path / "out/comparison.json").read_text())) == {
+        "random", "one", "two"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "arguments"),
+    [
+        (2, "no run is named", []),
+        (2, "named twice", ["{one}", "{one}"]),
+        (2, "unknown option --wrkdir", ["{one}", "--wrkdir", "x"]),
+        (3, "no run in", ["{one}", "{one}/nowhere"]),
+        (4, "cannot write", ["{one}", "--workdir", "{one}/results.json"]),
+    ],
+)
+def test_mistakes_are_one_line(folders, capsys, code, message, arguments):
+    assert main([argument.format(one=folders[0]) for argument in arguments]) == code
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
