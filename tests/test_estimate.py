@@ -86,9 +86,17 @@ def test_updates_take_what_they_take_one_after_the_other(name):
 
 @pytest.mark.parametrize("name", KINDS)
 def test_few_calls_tell_what_a_run_takes(name, monkeypatch):
-    monkeypatch.setattr(timing, "run_updates", pretended)
+    lines = []
+
+    def counted(*arguments, **options):
+        for line in pretended(*arguments, **options):
+            lines.append(line)
+            yield line
+
+    monkeypatch.setattr(timing, "run_updates", counted)
     config = kind(name)
     pace = timing.of_updates(config, None, None)
+    assert len(lines) <= 5
     assert pace.seconds(config) == pytest.approx(simulated(config))
     assert pace.compile == 2.0
     longer = changed(config, {"steps": 10 * config.steps})

@@ -25,7 +25,7 @@ from fairdd_jax.sharding import is_aligned
 from fairdd_jax.train import labelled
 
 # How long updates are timed, at least.
-_SECONDS = 3.0
+_SECONDS = 2.0
 # Test images times networks that testing is timed on, on CPU.
 _TESTED = 1000
 
