@@ -33,5 +33,6 @@ napoleon_attr_annotations = False  # the signature has them
 # Names of other packages, whose references lie elsewhere, and what the loop keeps to itself.
 nitpick_ignore_regex = [
     ("py:class", r"fairdd_jax\.loop\.LoopState"),
+    ("py:class", r"Figure"),
     ("py:.*", r"(jax|jaxlib|numpy|flax|PIL|rich|collections\.abc|pathlib)\..*"),
 ]
