@@ -6,10 +6,13 @@ python experiments/run.py --config cmnist_fg_dm --data_dir DATA [--ipc 10] [--an
 import contextlib
 import signal
 import sys
+import time
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from fairdd_jax import comparison, hosts, interrupts, outputs, sharding, watch, workdir
@@ -18,6 +21,8 @@ from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import NonFiniteLossError
+from fairdd_jax.estimate import console as estimate_console
+from fairdd_jax.estimate import estimate
 from fairdd_jax.interrupts import Terminated
 from fairdd_jax.loop import Progress
 from fairdd_jax.resume import Keeper, refuse_unfinished, saved_results
@@ -39,13 +44,17 @@ def run(arguments: list[str], console: Console) -> int:
     if command is None:
         return 0
     config, options = command.config, command.options
-    name = options.config if options.config == "demo" else _name(config)
-    folder = workdir.prepare(Path(options.workdir or f"runs/{name}"))
+    is_demo = options.config == "demo"
+    folder = Path(options.workdir or f"runs/{'demo' if is_demo else _name(config)}")
+    if options.dry_run is not None:
+        configs = _side_by_side(command) if is_demo else {config.fairness: config}
+        return _dry_run(command, list(configs.values()), arguments, folder, console)
+    workdir.prepare(folder)
     with workdir.locked(folder):
         dataset = terminal.load(command, console)
         runs: dict[str, Run] = {}
-        if options.config == "demo":
-            runs = _side_by_side(command, dataset, folder, console)
+        if is_demo:
+            runs = _compare(command, dataset, folder, console)
         else:
             runs[config.fairness] = distil_and_score(config, dataset, folder, console, {}, options)
     results = {name: this.results() for name, this in runs.items()}
@@ -54,15 +63,54 @@ def run(arguments: list[str], console: Console) -> int:
     return 0
 
 
-def _side_by_side(
+def _dry_run(
+    command: terminal.Command,
+    configs: list[Config],
+    arguments: list[str],
+    folder: Path,
+    console: Console,
+) -> int:
+    """Say what would be done and what it would take; writes the file that is asked for, if any."""
+    options = command.options
+    if options.resume is None:
+        refuse_unfinished(folder)
+    started, began = time.process_time(), time.perf_counter()  # importing kept one core busy
+    dataset = terminal.load(command, console)
+    if isinstance(dataset.train.images, np.memmap):  # by now decoded, which the run will not do
+        began = time.perf_counter()
+        terminal.load(command, Console(quiet=True))
+    load_seconds = started + time.perf_counter() - began
+
+    def say(lines: Iterable[str]) -> None:
+        for line in lines:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    say(estimate_console.plan(configs, dataset, folder))
+    found = estimate(configs, dataset, load_seconds=load_seconds, minutes=options.minutes)
+    if found.seconds:
+        console.print(estimate_console.table(found))
+    say(estimate_console.verdict(found, estimate_console.without_options(arguments)))
+    if options.dry_run:
+        workdir.write_json(Path(options.dry_run), estimate_console.as_dict(found))
+    return 0
+
+
+def _side_by_side(command: terminal.Command) -> dict[str, Config]:
+    """Vanilla and the chosen fairness mode."""
+    return {
+        # What a mode decides, such as its distance, is decided for each.
+        mode: configuration.from_arguments(command.fields, [*command.rest, f"--fairness={mode}"])
+        for mode in dict.fromkeys(["vanilla", command.config.fairness])
+    }
+
+
+def _compare(
     command: terminal.Command, dataset: Dataset, folder: Path, console: Console
 ) -> dict[str, Run]:
-    """Vanilla and the chosen fairness mode, each in a folder of its own, and how they compare."""
+    """Both modes, each in a folder of its own, and how they compare."""
     runs: dict[str, Run] = {}
     baselines: dict[str, dict[str, Any]] = {}
-    for mode in dict.fromkeys(["vanilla", command.config.fairness]):
-        # What a mode decides, such as its distance, is decided for each.
-        config = configuration.from_arguments(command.fields, [*command.rest, f"--fairness={mode}"])
+    for mode, config in _side_by_side(command).items():
         runs[mode] = distil_and_score(
             config, dataset, folder / mode, console, baselines, command.options
         )

@@ -8,15 +8,15 @@ from typing import Any
 
 from fairdd_jax import augment, losses, metrics
 
-__all__ = ["augment", "distill", "load_distilled", "losses", "metrics"]
+__all__ = ["augment", "distill", "dry_run", "load_distilled", "losses", "metrics"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the API on first use, so that the losses come without its dependencies."""
-    if name == "distill":
-        from fairdd_jax.api import distill
+    if name in ("distill", "dry_run"):
+        from fairdd_jax import api
 
-        return distill
+        return getattr(api, name)
     if name == "load_distilled":
         from fairdd_jax.distilled import load_distilled
 

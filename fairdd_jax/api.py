@@ -1,12 +1,15 @@
 """The short way in: distil a data set, score the result, save it. The runner is a shell on this."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fairdd_jax import config as configuration
 from fairdd_jax import data, presets, workdir
+from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
+from fairdd_jax.estimate import Estimate, estimate
 from fairdd_jax.loop import Progress
 from fairdd_jax.resume import Keeper
 from fairdd_jax.run import Run
@@ -61,14 +64,7 @@ def distill(
     >>> run.distilled().images.shape
     (2, 8, 8, 3)
     """
-    name = dataset if isinstance(dataset, str) else dataset.name
-    chosen = presets.compose_parts(method, data=name, recipe=recipe) | {
-        "data.name": name,
-        "ipc": ipc,
-        "fairness": fairness,
-        **settings,
-    }
-    config = configuration.make(chosen)
+    config = _config(dataset, method, recipe, {"ipc": ipc, "fairness": fairness, **settings})
     if isinstance(dataset, str):
         dataset = data.load(config.data, data_dir=data_dir, download=download, cache_dir=cache_dir)
     run = Run(config, dataset)
@@ -81,3 +77,57 @@ def distill(
         ):
             run.distill(on_progress, keeper=keeper)
     return run
+
+
+def dry_run(
+    dataset: str | Dataset,
+    *,
+    ipc: int = 10,
+    method: str = "dm",
+    fairness: str = "fairdd",
+    recipe: str | None = None,
+    data_dir: str | Path | None = None,
+    download: bool = False,
+    cache_dir: str | Path | None = None,
+    minutes: float | None = None,
+    **settings: Any,
+) -> Estimate:
+    """Estimate what `distill` and the scores will take on this machine, and do neither.
+
+    A few updates and a few steps of the evaluation networks are timed; nothing is written.
+
+    Args:
+      dataset: as in `distill`, and so all others.
+      ipc: synthetic images per class.
+      method: the matching method.
+      fairness: what the synthetic images are matched to.
+      recipe: ``official`` or ``cobra``.
+      data_dir: where the files of a named data set are.
+      download: whether they may be downloaded.
+      cache_dir: where decoded images are kept.
+      minutes: that all of it may take; if it takes more, settings that fit are looked for.
+      **settings: any other field of `fairdd_jax.config.Config`.
+
+    Returns:
+      Seconds, bytes, and alternatives where memory or minutes do not suffice.
+
+    Raises:
+      ConfigError: a wrong name or value.
+      DataError: missing or damaged data.
+      NonFiniteLossError: the loss became NaN or infinite.
+    """
+    config = _config(dataset, method, recipe, {"ipc": ipc, "fairness": fairness, **settings})
+    began = time.perf_counter()
+    if isinstance(dataset, str):
+        dataset = data.load(config.data, data_dir=data_dir, download=download, cache_dir=cache_dir)
+    load_seconds = time.perf_counter() - began
+    return estimate([config], dataset, load_seconds=load_seconds, minutes=minutes)
+
+
+def _config(
+    dataset: str | Dataset, method: str, recipe: str | None, settings: dict[str, Any]
+) -> Config:
+    """The resolved configuration of a method on a data set."""
+    name = dataset if isinstance(dataset, str) else dataset.name
+    chosen = presets.compose_parts(method, data=name, recipe=recipe)
+    return configuration.make(chosen | {"data.name": name} | settings)

@@ -19,6 +19,7 @@ from fairdd_jax import config as configuration
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError, FairDDError, unknown_name
+from fairdd_jax.estimate import console as estimate_console
 from fairdd_jax.loop import Progress
 from fairdd_jax.presets import flat
 
@@ -121,6 +122,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         default=resume.KEEP,
         help="checkpoints that are kept: the last N and the best",
     )
+    estimate_console.add_options(group)
     group.add_argument(
         "--distributed",
         metavar="PROCESSES",
@@ -169,6 +171,7 @@ def read_command(
     for name in ("checkpoint_every", "checkpoints"):
         if (value := getattr(options, name)) < 1:
             raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")
+    estimate_console.check_options(options, is_run=needs_preset)
     if options.list:
         for name, line in presets.names().items():
             print(f"{name:16} {line}")

@@ -111,8 +111,8 @@ class DistilledSet:
         """Write the 8-bit images to a new folder, as PNG files in a folder per class.
 
         Hugging Face's ``load_dataset("imagefolder", data_dir=FOLDER)``,
-        ``tensorflow_datasets.ImageFolder(FOLDER)`` and `load_distilled` read it. `images_float` is
-        then that of the 8-bit images, and `images_coded` is left out.
+        ``tensorflow_datasets.ImageFolder(FOLDER)`` and `fairdd_jax.load_distilled` read it.
+        `images_float` is then that of the 8-bit images, and `images_coded` is left out.
 
         Raises:
           DataError: the images have neither one channel nor three.
@@ -129,9 +129,9 @@ def load_distilled(path: str | Path) -> DistilledSet:
 
     Args:
       path: a ``distilled.npz``; the folder of a run that holds one; a folder that
-        `DistilledSet.export` wrote; or any folder of images ``CLASS/file``. The last says nothing
-        of a normalisation: its mean is 0 and its standard deviation 1, so that ``images_float``
-        and `DistilledSet.transform` are in [0, 1].
+        `fairdd_jax.distilled.DistilledSet.export` wrote; or any folder of images ``CLASS/file``.
+        The last says nothing of a normalisation: its mean is 0 and its standard deviation 1, so
+        that ``images_float`` and what its transform gives are in [0, 1].
 
     Raises:
       DataError: there is none, or it is damaged.

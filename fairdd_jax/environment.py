@@ -1,9 +1,12 @@
 """What a result was computed with, and how much memory it took."""
 
+import contextlib
+import os
 import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,3 +72,30 @@ def peak_memory() -> int:
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1 if sys.platform == "darwin" else 1024
     return int(statistics_of_device.get("peak_bytes_in_use", resident * unit))
+
+
+def memory_limit() -> int:
+    """Bytes that `peak_memory` can grow to: of the device, of the machine or of a control group."""
+    statistics_of_device = jax.local_devices()[0].memory_stats() or {}
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return int(statistics_of_device.get("bytes_limit", min(physical, *_group_limits())))
+
+
+def _group_limits(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """Limits in bytes of the control groups, of version 1 or 2, that the process is in."""
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = root / "memory" if controllers else root
+        own = top / path.lstrip("/")
+        for group in (own, *own.parents):
+            # A group has no limit ("max"), or is one of the host that a container does not see.
+            with contextlib.suppress(OSError, ValueError):
+                yield int(
+                    (group / ("memory.limit_in_bytes" if controllers else "memory.max")).read_text()
+                )
+            if group == top:
+                break

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
+from jax.stages import Compiled, Wrapped
 
 from fairdd_jax import models
 from fairdd_jax.config import EvaluateConfig
@@ -17,6 +18,7 @@ from fairdd_jax.data.normalise import normalise
 from fairdd_jax.environment import on_cpu
 from fairdd_jax.hosts import fetch
 from fairdd_jax.metrics import FairnessReport, deo_floor, fairness_report
+from fairdd_jax.schedule import Schedule
 from fairdd_jax.sharding import DATA, NETWORK, REPLICATED, network_mesh, own_part, place, spread
 from fairdd_jax.train import Trainer, TrainState
 
@@ -28,30 +30,6 @@ _DROP = 0.1
 # Optimiser steps of all networks per compiled call: short enough for a progress bar and an
 # interrupt.
 _STEPS_PER_CALL = {"cpu": 10, "accelerator": 1000}
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Optimiser steps at the full learning rate, and then, momentum at zero, at a tenth of it."""
-
-    before: int
-    after: int
-
-    @classmethod
-    def of_synthetic(cls, epochs: int, steps_per_epoch: int) -> "Schedule":
-        """Epochs 0 to ``epochs`` inclusive, dropping after epoch ``epochs // 2 + 1``: official."""
-        before = min(epochs // 2 + 2, epochs + 1)
-        return cls(before * steps_per_epoch, (epochs + 1 - before) * steps_per_epoch)
-
-    @classmethod
-    def of_full(cls, steps: int) -> "Schedule":
-        """Dropping after half of the steps."""
-        return cls(steps - steps // 2, steps // 2)
-
-    @property
-    def total(self) -> int:
-        """All optimiser steps."""
-        return self.before + self.after
 
 
 @dataclass(frozen=True)
@@ -151,7 +129,7 @@ class Evaluator:
         )
         per_network = PartitionSpec(NETWORK)
 
-        def of_networks(function: Callable[..., PyTree], *others: Any, **options: Any) -> Callable:
+        def of_networks(function: Callable[..., PyTree], *others: Any, **options: Any) -> Wrapped:
             specs = (per_network, *others)
             return jax.jit(spread(function, self.mesh, specs, per_network), **options)
 
@@ -161,14 +139,8 @@ class Evaluator:
         self._start = of_networks(self._start_networks, REPLICATED)
         of_run = (REPLICATED, REPLICATED, per_network, REPLICATED, REPLICATED, REPLICATED)
         self._run = of_networks(self._run_networks, *of_run, donate_argnums=0)
-        self._predict = jax.jit(
-            spread(
-                self._predict_networks,
-                self.mesh,
-                (per_network, REPLICATED),
-                PartitionSpec(NETWORK, DATA),
-            )
-        )
+        of_test, tested = (per_network, REPLICATED), PartitionSpec(NETWORK, DATA)
+        self._predict = jax.jit(spread(self._predict_networks, self.mesh, of_test, tested))
 
     def evaluate(
         self,
@@ -180,6 +152,7 @@ class Evaluator:
         key: jax.Array,
         importance: np.ndarray | None = None,
         on_steps: Callable[[int], None] = lambda steps: None,
+        on_compiled: Callable[[Compiled], None] | None = None,
     ) -> Evaluation:
         """Train networks on images and test them.
 
@@ -191,6 +164,7 @@ class Evaluator:
           key: random key; network i depends on it and on i alone.
           importance: ``[N]``, what the loss of every image is multiplied by.
           on_steps: told how many optimiser steps were just taken, those of all networks added.
+          on_compiled: told of the program that trains before it runs.
         """
         arrays = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), importance)
         x, y, placed = place(arrays, self.mesh)
@@ -198,7 +172,13 @@ class Evaluator:
         padded = networks + -networks % self.mesh.shape[NETWORK]
         keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(padded))
         variables = self.train(
-            x, y, schedule=schedule, keys=keys, importance=placed, on_steps=on_steps
+            x,
+            y,
+            schedule=schedule,
+            keys=keys,
+            importance=placed,
+            on_steps=on_steps,
+            on_compiled=on_compiled,
         )
         first = jax.tree.map(lambda stacked: fetch(stacked)[0], variables)
         return Evaluation(self.arch, schedule.total, self.test(variables)[:networks], first)
@@ -212,6 +192,7 @@ class Evaluator:
         keys: jax.Array,
         importance: jax.Array | None = None,
         on_steps: Callable[[int], None] = lambda steps: None,
+        on_compiled: Callable[[Compiled], None] | None = None,
     ) -> PyTree:
         """Variables of fresh networks, one per key, trained on images; leaves ``[K, ...]``.
 
@@ -224,8 +205,11 @@ class Evaluator:
             PartitionSpec(NETWORK),
         )
         variables = self._init(init_keys)
-        of_device = networks // self.mesh.shape[NETWORK]
-        stride = max(1, _STEPS_PER_CALL["cpu" if on_cpu() else "accelerator"] // of_device)
+        stride = self.steps_per_call(networks)
+        if on_compiled is not None:
+            state = self._start(variables, self.config.lr)
+            arguments = (state, images, labels, train_keys, 0, stride, importance)
+            on_compiled(self._run.lower(*arguments).compile())  # which is kept for the calls below
         for first, last, lr in (
             (0, schedule.before, self.config.lr),
             (schedule.before, schedule.total, self.config.lr * _DROP),
@@ -238,6 +222,11 @@ class Evaluator:
                 on_steps((end - begin) * networks)
             variables = state.variables
         return variables
+
+    def steps_per_call(self, networks: int) -> int:
+        """Optimiser steps that so many networks take in a compiled call."""
+        of_device = -(-networks // self.mesh.shape[NETWORK])
+        return max(1, _STEPS_PER_CALL["cpu" if on_cpu() else "accelerator"] // of_device)
 
     def _start_networks(self, variables: PyTree, lr: float) -> TrainState:
         start = partial(self.trainer.start, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)

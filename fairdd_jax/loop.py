@@ -3,12 +3,13 @@
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.stages import Compiled
 
 from fairdd_jax import stream
 from fairdd_jax.config import Config
@@ -85,7 +86,8 @@ def run_updates(
     images: np.ndarray,
     restore: Callable[[LoopState], LoopState | None] = lambda start: None,
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[Progress]:
+    on_compiled: Callable[[Compiled], None] = lambda program: None,
+) -> Generator[Progress, None, None]:
     """Run all updates, stopping for a line of the log every ``log_every`` of them.
 
     Args:
@@ -98,6 +100,7 @@ def run_updates(
         which it may keep nothing but shapes and devices; or None.
       stopped: asked after every compiled call; if it says so, the updates end there with a
         `Progress` that is no line.
+      on_compiled: told of every compiled program before it runs.
 
     Yields:
       The state of affairs at every line of the log, and every ``evaluate.every`` steps.
@@ -129,9 +132,13 @@ def run_updates(
     data = next(feed)
     feed = itertools.chain([data], feed)
     all_cells = data.cells
-    compile_block = functools.cache(
-        lambda length: step.run_block.lower(state, data, placed_key, length=length).compile()
-    )
+
+    @functools.cache
+    def compile_block(length: int) -> Compiled:
+        program = step.run_block.lower(state, data, placed_key, length=length).compile()
+        on_compiled(program)
+        return program
+
     # Compiled before the clock starts, for cells of the shapes that they will have.
     data = data._replace(cells=chosen or all_cells)
     compile_block(lengths[0])

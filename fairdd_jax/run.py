@@ -40,7 +40,7 @@ class Run:
       dataset: the data set that it speaks of.
 
     Attributes:
-      matched: the same images with the groups that the matching is told, see `config.groups`.
+      matched: the same images with the groups that the matching is told, see ``config.groups``.
       images: ``[C, I, H, W, channels]``, the synthetic images now, normalised.
       step: iterations done.
       log: a line (a dict) per logged step.

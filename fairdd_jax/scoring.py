@@ -8,13 +8,14 @@ import jax
 import numpy as np
 
 from fairdd_jax import config as configuration
-from fairdd_jax import models, seeds, stream
+from fairdd_jax import models, schedule, seeds, stream
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise, to_pixels
 from fairdd_jax.errors import ConfigError, unknown_name
-from fairdd_jax.evaluate import Evaluation, Evaluator, Schedule
+from fairdd_jax.evaluate import Evaluation, Evaluator
 from fairdd_jax.fairness import inverse_shares
+from fairdd_jax.schedule import Schedule
 from fairdd_jax.start import initial_images
 from fairdd_jax.train import labelled
 
@@ -90,8 +91,8 @@ class Scoring:
         on_steps: OnSteps = _ignore,
     ) -> Evaluation:
         """Score normalised images ``[N, H, W, channels]`` with labels ``[N]``, groups if known."""
-        schedule = self._schedule(len(images), epochs)
-        return self._score(arch, images, labels, groups, schedule, networks, on_steps)
+        of_set = schedule.synthetic_schedule(self.config, len(images), epochs)
+        return self._score(arch, images, labels, groups, of_set, networks, on_steps)
 
     def baseline(self, name: str, on_steps: OnSteps = _ignore) -> dict[str, Any]:
         """Score real images with the first architecture.
@@ -107,8 +108,7 @@ class Scoring:
         config = self.config.evaluate
         arch = self.archs()[0]
         if name == "random":
-            available = self.dataset.cell_counts(self.dataset.train).sum(1).min()
-            ipc = min(self.config.ipc, int(available))  # less than asked only with init noise
+            ipc = schedule.random_ipc(self.config, self.dataset)
             key = seeds.key(self.config.seed, seeds.RANDOM)
             images, groups = initial_images(key, self.dataset, ipc=ipc, init="real")
             return self.synthetic(
@@ -120,40 +120,22 @@ class Scoring:
                 on_steps=on_steps,
             ).summary()
         if name == "full":
-            train, schedule = self.dataset.train, self._full_schedule()
+            train = self.dataset.train
+            of_set = schedule.full_schedule(self.config, self.dataset)
             return self._score(
-                arch, train.images, train.labels, train.groups, schedule, 1, on_steps
+                arch, train.images, train.labels, train.groups, of_set, 1, on_steps
             ).summary()
         raise unknown_name("baseline", name, configuration.BASELINES)
 
     def steps(self, baselines: Sequence[str] = ()) -> int:
         """Optimiser steps that the synthetic images of a run and those baselines take."""
-        config = self.config.evaluate
-        each = config.networks + min(config.uint8_networks, config.networks)
-        of_real = self._schedule(self.dataset.num_classes * self.config.ipc, config.epochs).total
-        steps = len(self.archs()) * each * self._own_schedule().total
-        steps += config.networks * of_real * ("random" in baselines)
-        return steps + self._full_schedule().total * ("full" in baselines)
+        todo = schedule.passes(self.config, self.dataset, baselines)
+        return sum(each.networks * each.schedule.total for each in todo)
 
     def rounded(self, images: np.ndarray) -> np.ndarray:
         """The images as they are once they have been stored with 8 bits."""
         pixels = to_pixels(images, mean=self.dataset.mean, std=self.dataset.std)
         return np.asarray(normalise(pixels, mean=self.dataset.mean, std=self.dataset.std))
-
-    def _own_schedule(self) -> Schedule:
-        """That of the synthetic images."""
-        images = self.dataset.num_classes * self.config.ipc * self.config.factor**2
-        return self._schedule(images, self.config.evaluate.epochs)
-
-    def _schedule(self, num_images: int, epochs: int) -> Schedule:
-        return Schedule.of_synthetic(epochs, -(-num_images // self.config.evaluate.batch_size))
-
-    def _full_schedule(self) -> Schedule:
-        config = self.config.evaluate
-        if config.full_steps == 0:
-            return Schedule.of_full(self._own_schedule().total)
-        per_epoch = -(-len(self.dataset.train) // config.batch_size)
-        return Schedule.of_full(config.full_steps or config.full_epochs * per_epoch)
 
     def _score(
         self,
@@ -161,7 +143,7 @@ class Scoring:
         images: jax.Array | np.ndarray,
         labels: jax.Array | np.ndarray,
         groups: np.ndarray | None,
-        schedule: Schedule,
+        of_set: Schedule,
         networks: int,
         on_steps: OnSteps,
     ) -> Evaluation:
@@ -178,7 +160,7 @@ class Scoring:
         evaluation = self._evaluator(arch).evaluate(
             images,
             labels,
-            schedule=schedule,
+            schedule=of_set,
             networks=networks,
             key=seeds.key(self.config.seed, seeds.EVALUATE),
             importance=importance,

@@ -191,11 +191,16 @@ def place_parts(
 
 def aligned(array: np.ndarray) -> np.ndarray:
     """The array, or a copy of it, as `aligned_empty` makes them."""
-    if array.ctypes.data % _ALIGNMENT == 0:
+    if is_aligned(array):
         return array
     copy = aligned_empty(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+def is_aligned(array: np.ndarray) -> bool:
+    """Whether CPU devices use an array without a copy."""
+    return array.ctypes.data % _ALIGNMENT == 0
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:

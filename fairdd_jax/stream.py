@@ -5,7 +5,6 @@ depends on where the set is.
 """
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 
 import jax
@@ -16,6 +15,7 @@ from jax.sharding import PartitionSpec
 from fairdd_jax.ahead import map_ahead
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
+from fairdd_jax.environment import memory_limit
 from fairdd_jax.sharding import aligned, aligned_empty, place, place_parts
 from fairdd_jax.step import Step
 from fairdd_jax.training_set import TrainingSet, cells
@@ -38,9 +38,7 @@ def is_streamed(config: Config, dataset: Dataset) -> bool:
 
 def is_large(dataset: Dataset) -> bool:
     """Whether the training images take more than half of the memory of the device."""
-    statistics = jax.local_devices()[0].memory_stats() or {}
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return dataset.train.images.nbytes > _SHARE * statistics.get("bytes_limit", physical)
+    return dataset.train.images.nbytes > _SHARE * memory_limit()
 
 
 def blocks(

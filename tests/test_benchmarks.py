@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairdd_jax import models, sharding
+from fairdd_jax import console, models, sharding
 
 BENCHMARKS = Path(__file__).parents[1] / "experiments" / "benchmarks"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
 sys.path.append(str(BENCHMARKS))
 
 import cases  # noqa: E402
+import dry_run  # noqa: E402
 import measure  # noqa: E402
 import step_time  # noqa: E402
 import time_to_quality  # noqa: E402
@@ -467,3 +468,32 @@ class TestTimeToQuality:
         results = {"curves": curves, "official": {"reached": {"seconds": 9.0}}}
         time_to_quality.plot(results, tmp_path / "curves.png")
         assert 0 < (tmp_path / "curves.png").stat().st_size < 200_000
+
+
+class TestDryRun:
+    @pytest.mark.parametrize("name", dry_run.ROWS)
+    def test_its_commands_are_ones(self, name):
+        command = console.read_command(dry_run.ROWS[name].split(), description=None)
+        assert command.options.config == name
+
+    def test_what_is_known_is_not_run_again(self, tmp_path, monkeypatch):
+        known = {
+            "dry_run_s": 20.0,
+            "estimate": {"total_seconds": 90.0, "peak_bytes": 2**30, "seconds": {}},
+            "run_s": 120.0,
+            "peak_memory_bytes": 3 * 2**29,
+        }
+        asked = []
+        monkeypatch.setattr(dry_run, "compare", lambda arguments: asked.append(arguments) or known)
+        out = tmp_path / "dry_run.json"
+        stale = {"demo": {**known, "command": "--config demo --ipc 99"}}
+        out.write_text(json.dumps(stale))
+        for _ in range(2):
+            results = dry_run.collect(["demo", "cmnist_fg_dc"], out, HEAD)
+        first, second = asked
+        assert first == ["--config", "demo"]
+        assert second[-2:] == ["--data_dir", str(HEAD)]
+        assert json.loads(out.read_text()) == results
+        *_, demo, dc = dry_run.lines(results)
+        assert demo == "| `--config demo` | 90 | 120 | -25 % | 1.00 | 1.50 | 20 |"
+        assert dc.startswith("| `--config cmnist_fg_dc")
