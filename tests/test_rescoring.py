@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from test_run import HEAD, own_surroundings, table_rows
 
+from fairdd_jax import console as terminal
 from fairdd_jax import data, presets, scoring
 from fairdd_jax.config import make
 from fairdd_jax.data import Dataset
@@ -175,6 +176,21 @@ def test_settings_are_those_of_the_run_without_its_baselines(run):
     assert make(found).evaluate.baselines == "none"
     assert make(found | {"evaluate.baselines": run.config.evaluate.baselines}) == run.config
     assert settings(some_set()) == {}
+
+
+@pytest.mark.parametrize("name", [["--data.name", "celeba"], ["--data.name=celeba"]])
+def test_another_data_set_has_its_own_settings(name):
+    own = {"data.name": "cmnist_fg", "data.bias_ratio": 0.8, "ipc": 3}
+
+    def config(*arguments):
+        command = terminal.read_command(
+            list(arguments), description=None, needs_preset=False, settings=own
+        )
+        return command.config
+
+    assert (config().data.bias_ratio, config().ipc) == (0.8, 3)
+    other = config(*name)
+    assert (other.data.name, other.data.bias_ratio, other.ipc) == ("celeba", 0.9, 3)
 
 
 # What does not fit
