@@ -40,7 +40,8 @@ def score_rows(runs: Mapping[str, Results]) -> Rows:
 
 
 def _where(scores: Mapping[str, Any]) -> str:
-    return f"{scores['arch']}, step {scores['step']}"
+    step = f", step {scores['step']}" if "step" in scores else ""  # not of any set from a file
+    return f"{scores['arch']}{step}"
 
 
 def caption(rows: Rows) -> str:

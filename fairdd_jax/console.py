@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -55,6 +56,34 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
         return interrupts.INTERRUPTED
     except interrupts.Terminated:
         return interrupts.TERMINATED
+
+
+def places(arguments: list[str], *names: str) -> tuple[list[str], list[str]]:
+    """What comes before the options, files and folders, and the options.
+
+    Args:
+      arguments: what was typed.
+      names: of what must be there.
+
+    Returns:
+      A place for each name, or none if the help or the list is asked for; and the options.
+
+    Raises:
+      ConfigError: too few or too many.
+
+    >>> places(["runs/mine", "--ipc", "3"], "RUN")
+    (['runs/mine'], ['--ipc', '3'])
+    """
+    given = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
+    options = arguments[len(given) :]
+    if {"-h", "--help", "--list"} & set(options):
+        return [], options
+    if len(given) != len(names):
+        raise ConfigError(
+            f"{' '.join(names)} must come before the options, got "
+            f"{' '.join(given) or 'nothing there'}; see --help"
+        )
+    return given, options
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -116,7 +145,11 @@ def read_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def read_command(
-    arguments: list[str], *, description: str | None, needs_preset: bool = True
+    arguments: list[str],
+    *,
+    description: str | None,
+    needs_preset: bool = True,
+    settings: dict[str, Any] | None = None,
 ) -> Command | None:
     """Read a command line; None if it asked for the list or the help, which is then printed.
 
@@ -124,6 +157,8 @@ def read_command(
       arguments: what was typed.
       description: of the program, for its help.
       needs_preset: whether --data.name does not suffice in place of --config.
+      settings: what stands in place of a preset without --config; with the name of another data
+        set, those of the data are left out.
 
     Raises:
       ConfigError: a wrong name, field or value.
@@ -141,15 +176,16 @@ def read_command(
         for name, line in presets.names().items():
             print(f"{name:16} {line}")
         return None
-    settings = (
+    preset = (
         presets.compose(options.config, recipe=options.recipe, quick=options.quick)
         if options.config
         else {}
     )
+    settings = preset or _of_data_set(settings or {}, rest)
     if any(argument in ("-h", "--help") for argument in rest):
         _print_help(settings, description)
         return None
-    if not settings and (needs_preset or options.recipe or options.quick):
+    if not preset and (needs_preset or options.recipe or options.quick):
         changed = "" if needs_preset else ", which --recipe and --quick change"
         raise ConfigError(f"--config NAME is missing{changed}; --list prints the names")
     fields = configuration.parser({"data.name": ""} | settings)
@@ -158,13 +194,22 @@ def read_command(
     if not config.data.name:
         raise ConfigError("--config NAME or --data.name NAME is missing; --list prints the presets")
     for field, value in (("method", config.method), ("data.name", config.data.name)):
-        if value != settings.get(field, value):
+        if value != preset.get(field, value):
             raise ConfigError(
                 f"--{field} {value} contradicts --config {options.config}; --list prints the names"
             )
     if config.data.name not in data.names():
         raise unknown_name("data set", config.data.name, data.names())
     return Command(options, fields, rest, config)
+
+
+def _of_data_set(settings: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
+    """The settings that hold for the data set that the arguments name, if they name one."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--data.name", dest="name", nargs="?", default=settings.get("data.name"))
+    if parser.parse_known_args(arguments)[0].name == settings.get("data.name"):
+        return settings
+    return {name: value for name, value in settings.items() if not name.startswith("data.")}
 
 
 def _print_help(settings: dict[str, Any], description: str | None) -> None:

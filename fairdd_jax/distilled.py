@@ -1,4 +1,7 @@
-"""A distilled set as a file: ready to train on, readable by numpy alone, equal for equal runs."""
+"""A distilled set as a file: ready to train on, readable by numpy alone, equal for equal runs.
+
+As a folder of PNG files it is in `fairdd_jax.folder`.
+"""
 
 import io
 import json
@@ -8,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from fairdd_jax import folder as folders
 from fairdd_jax.data.normalise import normalise, to_pixels
 from fairdd_jax.errors import DataError
 from fairdd_jax.workdir import write_atomically
 
 _ARRAYS = ("images", "images_float", "labels", "mean", "std", "class_names", "meta")
 _CODED = "images_coded"
+_FILE = "distilled.npz"  # of a run
 # Bytes that a file may unpack to: a small hostile one may say that it becomes a huge one.
 _LARGEST = 64 * 2**30
 
@@ -62,6 +67,21 @@ class DistilledSet:
             coded = np.asarray(coded, np.float32).reshape(-1, *coded.shape[2:])
         return cls(pixels, flat, labels, mean, std, class_names, meta, coded)
 
+    @classmethod
+    def of_pixels(
+        cls,
+        *,
+        images: np.ndarray,
+        labels: np.ndarray,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        class_names: tuple[str, ...],
+        meta: dict[str, Any],
+    ) -> "DistilledSet":
+        """From uint8 images ``[N, H, W, C]``."""
+        inputs = np.asarray(normalise(images, mean=mean, std=std))
+        return cls(images, inputs, labels, mean, std, class_names, meta)
+
     def transform(self, images: np.ndarray) -> np.ndarray:
         """Bring uint8 images ``[..., C]``, test images say, into the space of ``images_float``."""
         return np.asarray(normalise(images, mean=self.mean, std=self.std))
@@ -87,18 +107,42 @@ class DistilledSet:
         np.savez(buffer, **arrays)
         write_atomically(Path(path), buffer.getvalue())
 
+    def export(self, folder: str | Path) -> None:
+        """Write the 8-bit images to a new folder, as PNG files in a folder per class.
+
+        Hugging Face's ``load_dataset("imagefolder", data_dir=FOLDER)``,
+        ``tensorflow_datasets.ImageFolder(FOLDER)`` and `fairdd_jax.load_distilled` read it.
+        `images_float` is then that of the 8-bit images, and `images_coded` is left out.
+
+        Raises:
+          DataError: the images have neither one channel nor three.
+          WorkdirError: the folder is not empty, or cannot be written.
+        """
+        content = folders.Content(
+            self.images, self.labels, self.mean, self.std, self.class_names, self.meta
+        )
+        folders.write(Path(folder), content)
+
 
 def load_distilled(path: str | Path) -> DistilledSet:
     """Read a distilled set.
 
     Args:
-      path: a ``distilled.npz``, or the folder of a run that holds one.
+      path: a ``distilled.npz``; the folder of a run that holds one; a folder that
+        `fairdd_jax.distilled.DistilledSet.export` wrote; or any folder of images ``CLASS/file``.
+        The last says nothing of a normalisation: its mean is 0 and its standard deviation 1, so
+        that ``images_float`` and what its transform gives are in [0, 1].
 
     Raises:
       DataError: there is none, or it is damaged.
     """
     path = Path(path)
-    path = path / "distilled.npz" if path.is_dir() else path
+    if path.is_dir():
+        if not (path / _FILE).exists():
+            return DistilledSet.of_pixels(**folders.read(path)._asdict())
+        path = path / _FILE
+    if path.suffix in (".pt", ".pth"):
+        raise DataError(f"{path} is a file of PyTorch; experiments/convert_pt.py makes it a set")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             size = sum(member.file_size for member in content.zip.infolist())
@@ -108,7 +152,7 @@ def load_distilled(path: str | Path) -> DistilledSet:
             coded = content.get(_CODED)
         meta = json.loads(str(arrays["meta"]))
     except FileNotFoundError:
-        raise DataError(f"no distilled set at {path}; pass a distilled.npz or its folder") from None
+        raise folders.nothing_at(path) from None
     except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(

@@ -41,7 +41,7 @@ def join(others: str | None) -> None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ConfigError(
             f"--distributed {others}: the other processes were not found ({reason}); see "
-            "experiments/launch.md"
+            "experiments/docs/launch.md"
         ) from None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fairdd_jax import comparison, environment, hosts, report, workdir
+from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.report import Analysis, Record
@@ -40,21 +41,12 @@ def distilled(run: "Run") -> DistilledSet:
 
 def results(run: "Run") -> dict[str, Any]:
     """The content of results.json."""
-    dataset, matched = run.dataset, run.matched
+    matched = run.matched
     return {
         "complete": run.complete,
         "step": run.step,
         "config": dataclasses.asdict(run.config),
-        "dataset": {
-            "name": dataset.name,
-            "num_train": len(dataset.train),
-            "num_test": len(dataset.test),
-            "classes": list(dataset.classes),
-            "groups": list(dataset.groups),
-            "train_cell_counts": dataset.cell_counts(dataset.train).tolist(),
-            "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
-            "notes": list(dataset.notes),
-        },
+        "dataset": described(run.dataset),
         "matched": {
             "groups": list(matched.groups),
             "train_cell_counts": matched.cell_counts(matched.train).tolist(),
@@ -66,6 +58,20 @@ def results(run: "Run") -> dict[str, Any]:
         "peak_memory_bytes": environment.peak_memory(),
         "environment": environment.describe(),
         "seed": run.config.seed,
+    }
+
+
+def described(dataset: Dataset) -> dict[str, Any]:
+    """What results.json says of a data set."""
+    return {
+        "name": dataset.name,
+        "num_train": len(dataset.train),
+        "num_test": len(dataset.test),
+        "classes": list(dataset.classes),
+        "groups": list(dataset.groups),
+        "train_cell_counts": dataset.cell_counts(dataset.train).tolist(),
+        "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
+        "notes": list(dataset.notes),
     }
 
 

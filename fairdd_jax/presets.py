@@ -69,7 +69,7 @@ def compose_parts(
     """
     method_named(method)
     entries = table()
-    settings = {"method": method} | flat(entries["methods"][method])
+    settings = {"method": method} | flat(entries["methods"].get(method, {}))
     settings |= _shared(method, data, quick=False)
     if recipe is None:
         return settings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from fairdd_jax import checkpoint, outputs, report
+from fairdd_jax import checkpoint, outputs, report, seeds
 from fairdd_jax import config as configuration
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
@@ -31,9 +31,6 @@ from fairdd_jax.start import initial_images
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Independent streams of randomness of one seed.
-_INIT, _DISTILL, _EVALUATE, _RANDOM = range(4)
-
 
 class Run:
     """One distillation: its images, its scores and its files.
@@ -43,7 +40,7 @@ class Run:
       dataset: the data set that it speaks of.
 
     Attributes:
-      matched: the same images with the groups that the matching is told, see `config.groups`.
+      matched: the same images with the groups that the matching is told, see ``config.groups``.
       images: ``[C, I, H, W, channels]``, the synthetic images now, normalised.
       step: iterations done.
       log: a line (a dict) per logged step.
@@ -69,17 +66,16 @@ class Run:
             features = random_features(dataset, config.model, seed=config.seed, chunk=config.chunk)
             self.matched = regroup(dataset, config.groups, features=features, seed=config.seed)
         self.images, self._groups = initial_images(
-            self._key(_INIT), self.matched, ipc=config.ipc, init=config.init, factor=config.factor
+            seeds.key(config.seed, seeds.INIT),
+            self.matched,
+            ipc=config.ipc,
+            init=config.init,
+            factor=config.factor,
         )
         self.start = to_pixels(self.images, mean=dataset.mean, std=dataset.std)
         self.trained: dict[str, Any] = {}
         self.analysis: report.Analysis | None = None
-        self.scoring = Scoring(
-            config, dataset, key=self._key(_EVALUATE), random_key=self._key(_RANDOM)
-        )
-
-    def _key(self, stream: int) -> jax.Array:
-        return jax.random.fold_in(jax.random.key(self.config.seed), stream)
+        self.scoring = Scoring(config, dataset)
 
     def distill(
         self,
@@ -122,7 +118,7 @@ class Run:
         lines = run_updates(
             self.config,
             self.matched,
-            key=self._key(_DISTILL),
+            key=seeds.key(self.config.seed, seeds.DISTILL),
             images=self.images,
             restore=restore,
             stopped=hold.stopped,

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from fairdd_jax import config as configuration
-from fairdd_jax import models, schedule, stream
+from fairdd_jax import models, schedule, seeds, stream
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise, to_pixels
@@ -32,8 +32,6 @@ class Scoring:
     Args:
       config: a resolved configuration.
       dataset: the data set that it speaks of.
-      key: random key of the evaluation networks.
-      random_key: random key of the images of the baseline ``random``.
 
     Attributes:
       seconds: time that scoring has taken.
@@ -42,11 +40,9 @@ class Scoring:
       ConfigError: a network that cannot take the images, or too many images for a baseline.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, *, key: jax.Array, random_key: jax.Array):
+    def __init__(self, config: Config, dataset: Dataset):
         self.config = config
         self.dataset = dataset
-        self.key = key
-        self.random_key = random_key
         self.seconds = 0.0
         if "full" in configuration.baselines(config.evaluate) and stream.is_large(dataset):
             raise ConfigError(
@@ -72,11 +68,31 @@ class Scoring:
         on_steps: OnSteps = _ignore,
     ) -> Evaluation:
         """Score images ``[C, I, H, W, channels]`` whose groups ``[C, I]`` are known, or None."""
-        num_images = images.shape[0] * images.shape[1]
         x, labels = labelled(images)
-        of_images = None if groups is None else groups.reshape(-1)
-        of_set = schedule.synthetic_schedule(self.config, num_images, epochs)
-        return self._score(arch, x, labels, of_images, of_set, networks, on_steps)
+        return self.score(
+            arch,
+            x,
+            labels,
+            None if groups is None else groups.reshape(-1),
+            networks=networks,
+            epochs=epochs,
+            on_steps=on_steps,
+        )
+
+    def score(
+        self,
+        arch: str,
+        images: jax.Array | np.ndarray,
+        labels: jax.Array | np.ndarray,
+        groups: np.ndarray | None = None,
+        *,
+        networks: int,
+        epochs: int,
+        on_steps: OnSteps = _ignore,
+    ) -> Evaluation:
+        """Score normalised images ``[N, H, W, channels]`` with labels ``[N]``, groups if known."""
+        of_set = schedule.synthetic_schedule(self.config, len(images), epochs)
+        return self._score(arch, images, labels, groups, of_set, networks, on_steps)
 
     def baseline(self, name: str, on_steps: OnSteps = _ignore) -> dict[str, Any]:
         """Score real images with the first architecture.
@@ -93,7 +109,8 @@ class Scoring:
         arch = self.archs()[0]
         if name == "random":
             ipc = schedule.random_ipc(self.config, self.dataset)
-            images, groups = initial_images(self.random_key, self.dataset, ipc=ipc, init="real")
+            key = seeds.key(self.config.seed, seeds.RANDOM)
+            images, groups = initial_images(key, self.dataset, ipc=ipc, init="real")
             return self.synthetic(
                 arch,
                 images,
@@ -111,7 +128,7 @@ class Scoring:
         raise unknown_name("baseline", name, configuration.BASELINES)
 
     def steps(self, baselines: Sequence[str] = ()) -> int:
-        """Optimiser steps that the synthetic images and those baselines take."""
+        """Optimiser steps that the synthetic images of a run and those baselines take."""
         todo = schedule.passes(self.config, self.dataset, baselines)
         return sum(each.networks * each.schedule.total for each in todo)
 
@@ -135,7 +152,8 @@ class Scoring:
             if groups is None:
                 raise ConfigError(
                     "--evaluate.weighting inverse_share needs the groups of the synthetic images, "
-                    "which noise has not; choose --init real, balanced or mix"
+                    "which noise has not, nor a set read from a file; choose --init real, balanced "
+                    "or mix, or --evaluate.weighting none"
                 )
             importance = inverse_shares(np.asarray(labels), groups)
         began = time.perf_counter()
@@ -144,7 +162,7 @@ class Scoring:
             labels,
             schedule=of_set,
             networks=networks,
-            key=self.key,
+            key=seeds.key(self.config.seed, seeds.EVALUATE),
             importance=importance,
             on_steps=on_steps,
         )

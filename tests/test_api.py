@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import originals
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from test_loop import CLASSES, GROUPS, SIDE, toy
 
 import fairdd_jax
-from fairdd_jax import data, presets
+from fairdd_jax import data, presets, seeds
 from fairdd_jax import run as runs
 from fairdd_jax.api import distill
 from fairdd_jax.config import make
@@ -28,6 +29,7 @@ from fairdd_jax.run import Run
 from fairdd_jax.start import initial_images
 
 IPC, STEPS = 2, 3
+UNSCORED = SimpleNamespace(summary=dict, variables=None)
 SETTINGS = {
     "steps": STEPS,
     "model": "ConvNetD1W8",
@@ -122,7 +124,7 @@ def test_evaluate_appends_what_it_returns(again):
 
 def test_eight_bit_images_may_be_left_out():
     run = started(**{"evaluate.uint8_networks": 0})
-    run.scoring._score = lambda *args: {}
+    run.scoring._score = lambda *args: UNSCORED
     run.evaluate()
     assert len(run.evaluations) == 1
     assert run.evaluations_uint8 == []
@@ -133,7 +135,7 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
     run.images = run.images + 0.001
     scored = []
     monkeypatch.setattr(
-        run.scoring, "_score", lambda arch, images, *rest: scored.append(images) or {}
+        run.scoring, "_score", lambda arch, images, *rest: scored.append(images) or UNSCORED
     )
     run.evaluate()
     whole, rounded = scored
@@ -145,7 +147,7 @@ def test_eight_bit_images_are_those_of_the_file(monkeypatch):
 def scored_images(run, name):
     """What a baseline trains on, as normalised images and labels, and its schedule."""
     seen = []
-    run.scoring._score = lambda arch, *args: seen.append(args) or {}
+    run.scoring._score = lambda arch, *args: seen.append(args) or UNSCORED
     run.score_baseline(name)
     images, labels, _, schedule, networks, _ = seen[0]
     dataset = run.dataset
@@ -307,9 +309,13 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(again, tmp_path):
 
 def test_streams_of_a_seed_are_independent():
     run = started()
-    keys = [tuple(np.asarray(run._key(stream)._base_array).tolist()) for stream in range(4)]
+    keys = [
+        tuple(jax.random.key_data(seeds.key(run.config.seed, stream)).tolist())
+        for stream in (seeds.INIT, seeds.DISTILL, seeds.EVALUATE, seeds.RANDOM)
+    ]
     assert len(set(keys)) == 4
-    expected = initial_images(run._key(0), run.dataset, ipc=IPC, init="real").images
+    key = seeds.key(run.config.seed, seeds.INIT)
+    expected = initial_images(key, run.dataset, ipc=IPC, init="real").images
     np.testing.assert_array_equal(run.images, expected)
 
 

@@ -150,3 +150,9 @@ def test_presets_set_no_unknown_field_and_nothing_but_what_differs():
         assert set(entry.get("data", [])) <= set(data.names())
     assert set(table["methods"]) == set(METHODS)
     assert set(table["data"]) == set(data.names())
+
+
+def test_a_method_of_ones_own_needs_no_preset(monkeypatch):
+    monkeypatch.setitem(METHODS, "mine", METHODS["dc"])
+    assert presets.compose_parts("mine") == {"method": "mine"}
+    assert make(presets.compose_parts("mine") | {"data.name": "demo"}).distance == "ours"

@@ -42,6 +42,7 @@ def offences(path):
             options = {option.arg: ast.unparse(option.value) for option in node.keywords}
             is_load = called.endswith("np.load") or called == "numpy.load"
             unpickles = is_load and options.get("allow_pickle") != "False"
+            unpickles |= called == "torch.load" and options.get("weights_only") != "True"
             if called in CALLS or unpickles or options.get("shell") == "True":
                 yield node.lineno
 
@@ -60,6 +61,7 @@ def test_nothing_runs_what_it_reads():
         "import cloudpickle.x as y",
         "np.load(path)",
         "np.load(path, allow_pickle=True)",
+        "torch.load(path, weights_only=False)",
         "eval(text)",
         "subprocess.run(text, shell=True)",
     ],

@@ -34,7 +34,7 @@ def brightness(images: jax.Array, *, randb: Scalar, ratio: float = BRIGHTNESS) -
         ratio: Width of the range of the offset, in units of the normalised pixels.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> float(brightness(jnp.zeros((1, 1, 3)), randb=0.75)[0, 0, 0])
     0.25
@@ -53,7 +53,7 @@ def saturation(images: jax.Array, *, rands: Scalar, ratio: float = SATURATION) -
         ratio: Factor at rands = 1.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> saturation(jnp.array([[[0.0, 3.0, 6.0]]]), rands=0.0)[0, 0].tolist()
     [3.0, 3.0, 3.0]
@@ -74,7 +74,7 @@ def contrast(images: jax.Array, *, randc: Scalar, ratio: float = CONTRAST) -> ja
         ratio: Factor at randc = 0.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> contrast(jnp.array([[[0.0], [2.0]]]), randc=0.0).ravel().tolist()
     [0.5, 1.5]
@@ -97,7 +97,7 @@ def color(images: jax.Array, *, randb: Scalar, rands: Scalar, randc: Scalar) -> 
         randc: See `contrast`.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> color(jnp.array([[[0.0], [2.0]]]), randb=1.0, rands=0.5, randc=0.0).ravel().tolist()
     [1.0, 2.0]
@@ -119,7 +119,7 @@ def crop(images: jax.Array, *, translation_x: Scalar, translation_y: Scalar) -> 
         translation_y: Integer scalar, columns.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> crop(jnp.array([[[1.0], [2.0], [3.0]]]), translation_x=0, translation_y=1).ravel().tolist()
     [2.0, 3.0, 0.0]
@@ -151,7 +151,7 @@ def cutout(
         ratio: Side of the rectangle as a fraction of the side of the image.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> cutout(jnp.ones((1, 4, 1)), offset_x=0, offset_y=1).ravel().tolist()
     [0.0, 0.0, 1.0, 1.0]
@@ -179,7 +179,7 @@ def flip(images: jax.Array, *, randf: Scalar, probability: float = FLIP_PROBABIL
         probability: Of a flip.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> flip(jnp.array([[[1.0], [2.0], [3.0]]]), randf=0.2).ravel().tolist()
     [3.0, 2.0, 1.0]
@@ -206,7 +206,7 @@ def scale(images: jax.Array, *, sx: Scalar, sy: Scalar) -> jax.Array:
         sy: Positive scalar, rows.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> scale(jnp.ones((1, 4, 1)), sx=2.0, sy=1.0).ravel().tolist()
     [0.0, 1.0, 1.0, 0.0]
@@ -241,7 +241,7 @@ def rotate(images: jax.Array, *, theta: Scalar) -> jax.Array:
         theta: Scalar, radians.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     >>> quarter = rotate(jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]]), theta=jnp.pi / 2)
     >>> (quarter[..., 0] + 0.5).astype(int).tolist()

@@ -26,7 +26,7 @@ NONE = "none"
 
 
 class Parameters(NamedTuple):
-    """What was drawn, `op` its place in `operations`, and the numbers of all operations."""
+    """What was drawn, ``op`` its place in `operations`, and the numbers of all operations."""
 
     op: jax.Array
     randb: jax.Array
@@ -83,7 +83,7 @@ def sample(key: jax.Array, image_shape: Sequence[int], *, strategy: str = ALL) -
         strategy: As in `operations`.
 
     Returns:
-        Scalars: int32 for `op`, translations and offsets, float32 for the rest.
+        Scalars, int32 for ``op``, translations and offsets, float32 for the rest.
 
     Raises:
         ConfigError: The strategy has an unknown name.
@@ -131,7 +131,7 @@ def apply(parameters: Parameters, images: jax.Array, *, strategy: str = ALL) -> 
         strategy: As in `sample`; "none" returns the images unchanged.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     Raises:
         ConfigError: The strategy has an unknown name.
@@ -166,7 +166,7 @@ def augment_batch(
             batch is augmented as in the whole.
 
     Returns:
-        Array like `images`.
+        Array like ``images``.
 
     Raises:
         ConfigError: The strategy has an unknown name.

@@ -74,13 +74,13 @@ def assign_colours(
       labels: integers [N], 0..9.
       ratio: share of a class in its own colour, in [0, 1].
       rng: source of the random numbers; the official data sets draw the training split and
-          then the test split from `RandomState(30)`.
+          then the test split from ``RandomState(30)``.
       minority: how the other colours share the rest.
       n_confusing_labels: number of other colours, 1..9.
 
     Returns:
-      source: int [N], the index into `labels` of each image in the final order.
-      colours: int [N], the colour of each image in the final order.
+      ``source`` and ``colours``, int [N] both: the index into ``labels`` of each image in the final
+      order, and its colour.
 
     Raises:
       ConfigError: on a ratio, minority or n_confusing_labels that is not allowed.
@@ -185,7 +185,7 @@ def colour_table(kind: Kind, ground: Ground, *, clean: bool = False) -> np.ndarr
       clean: use the ramp without wrap-around; the other three tables are clean already.
 
     Returns:
-      uint8 [10, 256, 3]: colour index, grey level, RGB.
+      uint8 [10, 256, 3], by colour index, grey level and RGB.
 
     >>> colour_table("fashion", "fg")[1, [0, 128, 255]].tolist()
     [[0, 0, 0], [128, 64, 0], [255, 128, 0]]

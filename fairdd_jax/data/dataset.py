@@ -195,7 +195,7 @@ class Dataset:
         """Number of images of each (class, group) cell.
 
         Args:
-          split: `self.train` or `self.test`.
+          split: ``self.train`` or ``self.test``.
 
         Returns:
           int64 [classes, groups].

@@ -12,6 +12,9 @@ from fairdd_jax.data.balance import to_grey
 
 Fit = Literal["crop", "stretch"]
 
+# First band of Pillow's modes that have no colour.
+_GREY_BANDS = ("1", "L", "I")
+
 # What turns an image upright, by the orientation that its EXIF says.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -66,12 +69,7 @@ def decode(data: bytes, transform: Transform, *, grey: bool = False) -> np.ndarr
     Raises:
       DamagedImageError: truncated, empty or no image; the message says what it is instead.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            opened.load()
-            image = _upright(_rgb(opened), opened)
-    except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
-        raise DamagedImageError(_reason(data, error)) from None
+    image, _ = _opened(data)
     if transform.crop:
         side = min(transform.crop, *image.size)
         image = _centre(image, side)
@@ -85,6 +83,29 @@ def decode(data: bytes, transform: Transform, *, grey: bool = False) -> np.ndarr
         image = image.resize((transform.size,) * 2, Image.Resampling.BILINEAR)
     pixels = np.asarray(image)
     return to_grey(pixels) if grey else pixels
+
+
+def decode_as_it_is(data: bytes) -> np.ndarray:
+    """Decode an image as `decode` does, but leave its size, and one channel to grey ones.
+
+    Returns:
+      uint8 ``[H, W, 1]`` if it is grey, else ``[H, W, 3]``.
+
+    Raises:
+      DamagedImageError: truncated, empty or no image.
+    """
+    image, is_grey = _opened(data)
+    return np.asarray(image)[..., :1] if is_grey else np.asarray(image)
+
+
+def _opened(data: bytes) -> tuple[Image.Image, bool]:
+    """The image upright and in RGB, and whether it was grey."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            return _upright(_rgb(opened), opened), opened.getbands()[0] in _GREY_BANDS
+    except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
+        raise DamagedImageError(_reason(data, error)) from None
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -44,16 +44,16 @@ def load(
 ) -> Dataset:
     """Load a data set.
 
-    Files are looked for in `data_dir`, then in the system's folder (/usr/share/datasets), then
-    as a copy prepared by tensorflow-datasets (below `data_dir` and in its default folder), and
-    are downloaded only if `download` is set. `demo` needs no files. Encoded images are decoded
-    once and kept in `cache_dir`.
+    Files are looked for in ``data_dir``, then in the system's folder (/usr/share/datasets), then
+    as a copy prepared by tensorflow-datasets (below ``data_dir`` and in its default folder), and
+    are downloaded only if ``download`` is set. ``demo`` needs no files. Encoded images are decoded
+    once and kept in ``cache_dir``.
 
     Args:
       config: what to load.
       data_dir: folder of the user's files.
       download: allow a download, which needs TensorFlow.
-      cache_dir: where decoded images are kept; by default `cache.default_folder()`.
+      cache_dir: where decoded images are kept; by default in the user's cache folder.
       on_decoded: told how many images were just decoded.
 
     Returns:

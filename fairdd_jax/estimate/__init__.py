@@ -28,7 +28,7 @@ class Estimate:
         (synthetic, uint8, random, full), and files. Empty if the memory does not suffice: then
         nothing was timed.
       peak_bytes: the most memory at any time.
-      limit_bytes: what there is, see `fairdd_jax.environment.memory_limit`.
+      limit_bytes: what there is: memory of the device, of the machine or of a control group.
       minutes: that it may take; None for any.
       alternatives: the nearest settings that fit, if these do not.
     """

@@ -29,8 +29,8 @@ class Alternative:
 
     Attributes:
       settings: those to change, by the names that they have on the command line.
-      total_seconds: as in `Estimate`; None if nothing was timed.
-      peak_bytes: as in `Estimate`.
+      total_seconds: as in `fairdd_jax.estimate.Estimate`; None if nothing was timed.
+      peak_bytes: as in `fairdd_jax.estimate.Estimate`.
     """
 
     settings: Settings

@@ -24,7 +24,7 @@ class Outputs(NamedTuple):
     features: jax.Array
     """``[N, D]``, the input of the last linear layer."""
     layers: tuple[jax.Array, ...] = ()
-    """``[N, H', W', C']`` each: the activations of every block, and the last feature map."""
+    """The activations of every block, and the last feature map, ``[N, H', W', C']`` each."""
 
 
 def _classify(features: jax.Array, num_classes: int, layers: tuple[jax.Array, ...] = ()) -> Outputs:

@@ -33,7 +33,7 @@ def card(name: str) -> str:
       name: a name of `fairdd_jax.data.names`.
 
     Returns:
-      Markdown: a title and a section for each of `SECTIONS`.
+      Markdown, a title and a section for each of ``SECTIONS``.
 
     Raises:
       ConfigError: an unknown name.

@@ -1,0 +1,59 @@
+"""Turn a result of the official PyTorch programs, FairDD's or COBRA's, into a distilled.npz.
+
+python experiments/convert_pt.py FILE.pt OUT.npz --config cmnist_fg_dm --recipe official \
+    --data_dir DATA [--experiment 0]
+
+--config, or --data.name, says what it was made of; its method and recipe are how evaluate.py then
+scores it. What COBRA's IDC saved takes the preset of IDC and --recipe cobra. It needs PyTorch:
+pip install "fairdd-jax[torch]".
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from fairdd_jax import console as terminal
+from fairdd_jax import official_file
+from fairdd_jax.errors import ConfigError
+
+
+def main(arguments: list[str]) -> int:
+    """Read, convert, write; returns the exit code."""
+    return terminal.exit_code(run, arguments)
+
+
+def run(arguments: list[str], console: Console) -> int:
+    """Everything between the command line and the exit code."""
+    places, rest = terminal.places(arguments, "FILE.pt", "OUT.npz")
+    chosen, rest = _experiment(rest)
+    command = terminal.read_command(rest, description=__doc__, needs_preset=False)
+    if command is None:
+        return 0
+    source, target = map(Path, places)
+    saved = official_file.read(source)
+    if not 0 <= chosen < len(saved):
+        raise ConfigError(f"--experiment {chosen} is out of range; {source} has {len(saved)}")
+    dataset = terminal.load(command, console)
+    distilled = official_file.convert(saved[chosen], command.config, dataset)
+    distilled.save(target)
+    several = f", experiment {chosen} of {len(saved)}" if len(saved) > 1 else ""
+    line = f"{len(distilled.images)} images of {len(dataset.classes)} classes{several}, written to"
+    console.print(f"{line} {target}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _experiment(arguments: list[str]) -> tuple[int, list[str]]:
+    """Which one is asked for, counted from 0, and the other arguments."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--experiment", type=int, default=0)
+    try:
+        found, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+    return found.experiment, rest
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

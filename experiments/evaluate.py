@@ -1,0 +1,54 @@
+"""Score a distilled set on the test images of a data set.
+
+python experiments/evaluate.py SET --data_dir DATA [--evaluate.archs M] [--any.field VALUE ...]
+python experiments/evaluate.py SET --config cmnist_fg_dm --data_dir DATA
+
+SET is a distilled.npz, the folder of a run, a folder that export.py wrote, or one of images
+CLASS/file. Without --config the settings are those of the run that made it, if it says which;
+else --data.name suffices. The scores go to evaluation.json.
+"""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from fairdd_jax import comparison, rescoring, sharding, workdir
+from fairdd_jax import console as terminal
+from fairdd_jax.distilled import load_distilled
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, load, score; returns the exit code."""
+    sharding.use_all_cores()
+    return terminal.exit_code(run, arguments)
+
+
+def run(arguments: list[str], console: Console) -> int:
+    """Everything between the command line and the exit code."""
+    places, rest = terminal.places(arguments, "SET")
+    distilled = load_distilled(places[0]) if places else None
+    chosen = terminal.read_options(rest)[0].config
+    command = terminal.read_command(
+        rest,
+        description=__doc__,
+        needs_preset=False,
+        settings=rescoring.settings(distilled) if distilled and not chosen else None,
+    )
+    if command is None or distilled is None:
+        return 0
+    config, options = command.config, command.options
+    folder = workdir.prepare(Path(options.workdir or f"runs/evaluate_{config.data.name}"))
+    with workdir.locked(folder):
+        dataset = terminal.load(command, console)
+        this = rescoring.Rescoring(distilled, config, dataset)
+        with terminal.progress_bar(console, "score the set", this.steps, "steps") as advance:
+            results = this.results(advance)
+        workdir.write_json(folder / "evaluation.json", results)
+    console.print(terminal.score_table(comparison.score_rows({"the set": results})))
+    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,139 @@
+"""Scores of a distilled set that comes from a file, whoever made it, as a run scores its own."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from fairdd_jax import config as configuration
+from fairdd_jax import environment, outputs
+from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
+from fairdd_jax.distilled import DistilledSet
+from fairdd_jax.errors import ConfigError
+from fairdd_jax.presets import flat
+from fairdd_jax.scoring import Scoring
+
+_SHOWN = 5  # class names that a message shows
+
+
+def settings(distilled: DistilledSet) -> dict[str, Any]:
+    """The settings of the run that made a set, but without baselines; empty if it does not say.
+
+    Raises:
+      ConfigError: they are no settings of this version.
+    """
+    config = distilled.meta.get("config")
+    if config is None:
+        return {}
+    try:
+        own = configuration.make(flat(config))
+    except (ConfigError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"the distilled set holds settings that are none of this version ({error}); choose "
+            "some with --config"
+        ) from None
+    return flat(dataclasses.asdict(own)) | {"evaluate.baselines": "none"}
+
+
+class Rescoring:
+    """Scores a distilled set on the test set of a data set.
+
+    Args:
+      distilled: the set.
+      config: a resolved configuration, of which ``evaluate`` and the seed count.
+      dataset: the data set that it speaks of.
+
+    Attributes:
+      config: the configuration with the number of images that the set has.
+      steps: optimiser steps that `results` takes.
+
+    Raises:
+      ConfigError: the set does not fit the data set, or a network does not fit the images.
+    """
+
+    def __init__(self, distilled: DistilledSet, config: Config, dataset: Dataset):
+        self._labels = _renumbered(distilled, dataset)
+        self._images = _renormalised(distilled, dataset)
+        self._of_step = {name: step for name, step in distilled.meta.items() if name == "step"}
+        ipc = len(self._labels) // (dataset.num_classes * config.factor**2)
+        self.config = dataclasses.replace(config, ipc=max(1, ipc))
+        self._baselines = configuration.baselines(config.evaluate)
+        self._scoring = Scoring(self.config, dataset)
+        self.steps = self._scoring.steps(self._baselines)
+
+    def results(self, on_steps: Callable[[int], None] = lambda steps: None) -> dict[str, Any]:
+        """Train fresh networks and test them; the 8-bit images too, if they are others.
+
+        Args:
+          on_steps: told how many optimiser steps were just taken.
+
+        Returns:
+          What results.json of a run says of its scores.
+        """
+        wanted, scoring = self.config.evaluate, self._scoring
+        rounded = scoring.rounded(self._images)
+        few = min(wanted.uint8_networks, wanted.networks)
+        kinds = [("evaluations", self._images, wanted.networks)]
+        if few and (rounded != self._images).any():
+            kinds.append(("evaluations_uint8", rounded, few))
+        scores: dict[str, Any] = {"evaluations": [], "evaluations_uint8": []}
+        for arch in scoring.archs():
+            for kind, images, networks in kinds:
+                evaluation = scoring.score(
+                    arch,
+                    images,
+                    self._labels,
+                    networks=networks,
+                    epochs=wanted.epochs,
+                    on_steps=on_steps,
+                )
+                scores[kind].append(self._of_step | evaluation.summary())
+        return scores | {
+            "baselines": {name: scoring.baseline(name, on_steps) for name in self._baselines},
+            "config": dataclasses.asdict(self.config),
+            "dataset": outputs.described(scoring.dataset),
+            "environment": environment.describe(),
+            "seed": self.config.seed,
+        }
+
+
+def _renumbered(distilled: DistilledSet, dataset: Dataset) -> np.ndarray:
+    """The labels by the numbers that the classes have in the data set."""
+    names, wanted = distilled.class_names, dataset.classes
+    if names == wanted:
+        return distilled.labels
+    if len(set(names)) < len(names) or set(names) != set(wanted):
+        raise ConfigError(
+            f"the set has the classes {_some(names)}, {dataset.name} has {_some(wanted)}; choose "
+            "the data set that it was distilled from, or rename its folders"
+        )
+    return np.array([wanted.index(name) for name in names], np.int32)[distilled.labels]
+
+
+def _renormalised(distilled: DistilledSet, dataset: Dataset) -> np.ndarray:
+    """The images in the normalised space of the data set."""
+    shape, wanted = distilled.images.shape[1:], dataset.image_shape
+    if shape != wanted:
+        raise ConfigError(
+            f"the images of the set are {_sides(shape)}, those of {dataset.name} {_sides(wanted)}; "
+            "choose the data set that it was distilled from, in its size"
+        )
+    mean, std, new_mean, new_std = (
+        jnp.asarray(values, jnp.float32).reshape(1, 1, 1, -1)
+        for values in (distilled.mean, distilled.std, dataset.mean, dataset.std)
+    )
+    if (mean == new_mean).all() and (std == new_std).all():
+        return distilled.images_float
+    return np.asarray((distilled.images_float * std + mean - new_mean) / new_std)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _sides(shape: tuple[int, ...]) -> str:
+    return "x".join(str(side) for side in shape)
