@@ -15,8 +15,9 @@ from fairdd_jax import evaluate, sharding, step
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
-from fairdd_jax.evaluate import Evaluator, Schedule
+from fairdd_jax.evaluate import Evaluator
 from fairdd_jax.loop import run_updates
+from fairdd_jax.schedule import Schedule
 from fairdd_jax.start import initial_images
 
 SIDE = 8

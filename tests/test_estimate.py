@@ -119,7 +119,13 @@ SCORED = {
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"factor": 2}, {"ipc": 40, "init": "noise"}, {"evaluate.full_steps": 0}]
+    "changes",
+    [
+        {"evaluate.uint8_networks": 9},
+        {"factor": 2},
+        {"ipc": 40, "init": "noise"},
+        {"evaluate.full_steps": 0},
+    ],
 )
 def test_passes_are_what_a_run_scores(changes, monkeypatch):
     dataset = toy()

@@ -10,8 +10,9 @@ from fairdd_jax import evaluate
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
-from fairdd_jax.evaluate import Evaluation, Evaluator, Schedule
+from fairdd_jax.evaluate import Evaluation, Evaluator
 from fairdd_jax.metrics import deo_floor, fairness_report
+from fairdd_jax.schedule import Schedule
 
 CHUNK, NUM_TEST, SIDE = 8, 37, 8
 FOUR_STEPS = Schedule(4, 0)

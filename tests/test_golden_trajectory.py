@@ -17,6 +17,7 @@ from fairdd_jax import evaluate, losses
 from fairdd_jax.methods import METHODS
 from fairdd_jax.methods.method import Real
 from fairdd_jax.metrics import fairness_report
+from fairdd_jax.schedule import Schedule
 from fairdd_jax.train import Trainer
 
 # Normalisation that golden images, floats already, must not see.
@@ -79,7 +80,7 @@ def test_evaluation_training_follows_the_official_schedule(arrays, chunk):
     network, params = convnet_from_torch(arrays, "eval/param_init/")
     images = jnp.asarray(images_from_torch(arrays["eval/syn"]))
     labels = jnp.asarray(arrays["eval/label"])
-    schedule = evaluate.Schedule.of_synthetic(int(arrays["eval/epoch_arg"]), steps_per_epoch=1)
+    schedule = Schedule.of_synthetic(int(arrays["eval/epoch_arg"]), steps_per_epoch=1)
     assert schedule.total == arrays["eval/num_epochs_run"]
     assert schedule.before == arrays["eval/lr_drop_after_epoch"] + 1
     assert pytest.approx(float(arrays["eval/momentum"])) == evaluate.MOMENTUM

@@ -275,7 +275,7 @@ def test_what_an_image_weighs_in_training():
     images = jnp.asarray(toy().train.images[:8])
     labels = jnp.asarray([0, 1] * 4, jnp.int32)
     keys = jax.random.split(jax.random.key(0), 1)
-    from fairdd_jax.evaluate import Schedule
+    from fairdd_jax.schedule import Schedule
 
     schedule = Schedule(3, 0)
     half = jnp.asarray([2.0] * 4 + [0.0] * 4)
