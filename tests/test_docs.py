@@ -29,12 +29,12 @@ def of_page(page):
 
 
 def commands(page):
-    """What is typed after the name of a program, where it is no placeholder."""
+    """Programs and what is typed after their names, where it is no placeholder."""
     text = re.sub(r" *\\\n *", " ", page.read_text())
-    for line in re.findall(rf"python experiments/(?:{SHELLS})\.py ([^`\"&\n]*)", text):
+    for program, line in re.findall(rf"python experiments/({SHELLS})\.py ([^`\"&\n]*)", text):
         arguments = shlex.split(line, comments=True)
         if "NAME" not in arguments:
-            yield [argument for argument in arguments if argument != "--help"]
+            yield program, [argument for argument in arguments if argument != "--help"]
 
 
 def test_there_are_commands():
@@ -44,8 +44,9 @@ def test_there_are_commands():
 @pytest.mark.parametrize("page", PAGES, ids=of_page)
 def test_commands_parse(page, monkeypatch):
     monkeypatch.setitem(sys.modules, "mynets", SimpleNamespace(mynet=ConvNet))
-    for arguments in commands(page):
-        command = console.read_command(arguments, description=None, needs_preset=False)
+    for program, arguments in commands(page):
+        is_run = program == "run"
+        command = console.read_command(arguments, description=None, needs_preset=is_run)
         assert "--list" in arguments or command.config.data.name in SOURCES
 
 
