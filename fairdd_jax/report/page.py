@@ -126,7 +126,7 @@ def _times(results: dict[str, Any]) -> dict[str, str]:
         {name: f"{seconds / 60:.1f} minutes" for name, seconds in minutes.items()}
         | {"update": f"{timing['step_s']:.3f} s", "seed": str(results["seed"])}
         | {"peak memory": f"{results['peak_memory_bytes'] / 2**30:.2f} GiB"}
-        | {name: str(value) for name, value in results["environment"].items()}
+        | {name: str(value) for name, value in sorted(results["environment"].items())}
     )
 
 
