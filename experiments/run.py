@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fairdd_jax import comparison, hosts, interrupts, outputs, sharding, watch, workdir
+from fairdd_jax import comparison, hosts, interrupts, outputs, report, sharding, watch, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
@@ -115,7 +115,8 @@ def _compare(
             config, dataset, folder / mode, console, baselines, command.options
         )
         baselines = runs[mode].baselines
-    outputs.save_comparison([this.record() for this in runs.values()], folder)
+    if hosts.is_first():
+        outputs.save_comparison([report.read(folder / mode, name=mode) for mode in runs], folder)
     return runs
 
 

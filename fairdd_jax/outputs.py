@@ -120,7 +120,7 @@ def save(run: "Run", folder: Path) -> None:
         known = Analysis.read(folder) if run.evaluations and not run.trained else None
         run.analysis = known or report.analyse(run)
     run.analysis.save(folder)
-    save_page([run.record()], folder)
+    save_page([report.read(folder, name=run.config.fairness)], folder)
 
 
 def save_page(records: Sequence[Record], folder: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fairdd_jax import comparison, data, load_distilled, outputs, presets, workdir
+from fairdd_jax import comparison, data, load_distilled, outputs, presets, report, workdir
 from fairdd_jax import console as terminal
 from fairdd_jax.config import make
 from fairdd_jax.data import idx
@@ -302,11 +302,12 @@ def compared(monkeypatch, folder, *arguments):
     def record(config, dataset, folder, console, baselines, options):
         assert baselines == ({"random": "scored"} if seen else {})
         seen[config.fairness] = config
-        return SimpleNamespace(baselines={"random": "scored"}, record=dict, results=dict)
+        return SimpleNamespace(baselines={"random": "scored"}, results=dict)
 
     monkeypatch.setattr(script, "distil_and_score", record)
     monkeypatch.setattr(data, "load", lambda *args, **options: SimpleNamespace(notes=()))
     monkeypatch.setattr(comparison, "score_rows", lambda runs: {})
+    monkeypatch.setattr(report, "read", lambda folder, name: name)
     monkeypatch.setattr(outputs, "save_comparison", lambda records, folder: None)
     assert script.main(["--config", "demo", "--workdir", str(folder), *arguments]) == 0
     return seen
