@@ -92,7 +92,7 @@ def gaps(records: Sequence[Record]) -> "Figure":
     )
     axes.set(ylabel="gap between groups in %", ylim=(0, 103))
     if len(found) > 1:
-        _legend(axes, fontsize=8)
+        _legend(axes, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return figure
 
 
