@@ -75,7 +75,13 @@ def _quick(monkeypatch, tmp_path):
     def quick(dataset, **settings):
         return distill(dataset, **{"model": "ConvNetD1W8"} | settings | small)
 
+    dry_run = api.dry_run
+
+    def of_toy(dataset, **settings):
+        return dry_run(toy(), **{"model": "ConvNetD1W8"} | settings | small)
+
     monkeypatch.setattr(api, "distill", quick)
+    monkeypatch.setattr(api, "dry_run", of_toy)
     monkeypatch.chdir(tmp_path)
     tables = (registry._OWN, SOURCES, methods.METHODS, losses.FAIRNESS, losses.FEATURE_DISTANCES)
     with contextlib.ExitStack() as stack:
