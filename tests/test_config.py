@@ -201,6 +201,7 @@ def test_every_field_can_be_set():
         "data.path_column": "file",
         "data.split_column": "part",
         "data.test_fraction": 0.3,
+        "data.validation": 0.1,
         "data.damaged": "leave_out",
         "method": "dc",
         "fairness": "cobra",

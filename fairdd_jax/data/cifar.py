@@ -17,7 +17,7 @@ from fairdd_jax.data.balance import assign_grey, to_grey
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset, Split
 from fairdd_jax.data.files import find_folder
-from fairdd_jax.data.listing import Source
+from fairdd_jax.data.listing import Source, hold_out
 
 GREY = ("grey", "colour")
 CLASSES = (
@@ -48,6 +48,10 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
         (images, labels), (test_images, test_labels) = (
             tfds_source.load_by_id(copy, split) for split in ("train", "test")
         )
+    if config.validation:
+        kept, held = hold_out(labels, np.zeros_like(labels), config=config)
+        test_images, test_labels = images[held], labels[held]
+        images, labels = images[kept], labels[kept]
     groups = assign_grey(labels, ratio=config.bias_ratio, num_classes=len(CLASSES))
     images[groups == 0] = to_grey(images[groups == 0])
     twice = np.concatenate([to_grey(test_images), test_images])
@@ -55,4 +59,4 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
     return Dataset("cifar10s", Split(images, labels, groups), test, CLASSES, GREY, MEAN, STD)
 
 
-SOURCE = Source(find, frozenset({"bias_ratio", "balanced"}))
+SOURCE = Source(find, frozenset({"bias_ratio", "balanced"}), holds_out=True)

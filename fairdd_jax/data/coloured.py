@@ -8,7 +8,7 @@ import numpy as np
 from fairdd_jax.data import bias, digits, idx, tfds_source
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset, Split
-from fairdd_jax.data.listing import Source
+from fairdd_jax.data.listing import Find, Source, hold_out
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels
 
@@ -40,7 +40,7 @@ def _load_coloured(
     classes: tuple[str, ...],
 ) -> Dataset:
     """A biased data set as the official code makes it: one random stream, train and then test."""
-    train, test = _grey_images(files, data_dir, download)
+    train, test = _chosen(_grey_images(files, data_dir, download), config)
     table = bias.colour_table(kind, ground, clean=config.clean_colours)
     rng = np.random.RandomState(config.seed)
     return _dataset(
@@ -53,7 +53,7 @@ def _load_coloured(
 
 def _load_demo(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
     """Biased training digits, and every test digit in every colour: a small but even test set."""
-    train, (test_images, test_labels) = digits.load()
+    train, (test_images, test_labels) = _chosen(digits.load(), config)
     table = bias.colour_table("mnist", "fg")
     rng = np.random.RandomState(config.seed)
     source = np.repeat(np.arange(len(test_labels)), len(bias.COLOURS))
@@ -64,6 +64,15 @@ def _load_demo(config: DataConfig, data_dir: Path | None, download: bool) -> Dat
         _shown(test_images, test_labels, source, colours, table),
         _DIGITS,
     )
+
+
+def _chosen(splits: tuple[Labelled, Labelled], config: DataConfig) -> tuple[Labelled, Labelled]:
+    """Both splits, or what is left of the first and what is held out of it."""
+    if not config.validation:
+        return splits
+    images, labels = splits[0]
+    kept, held = hold_out(labels, np.zeros_like(labels), config=config)
+    return (images[kept], labels[kept]), (images[held], labels[held])
 
 
 def _biased(
@@ -115,10 +124,15 @@ _MNIST = partial(_load_coloured, files="mnist", kind="mnist", classes=_DIGITS)
 _FASHION = partial(_load_coloured, files="fashion_mnist", kind="fashion", classes=_GARMENTS)
 _SETTINGS = frozenset({"bias_ratio", "minority", "seed", "clean_colours"})
 
+
+def _source(find: Find) -> Source:
+    return Source(find, _SETTINGS, holds_out=True)
+
+
 SOURCES = {
-    "demo": Source(_load_demo, _SETTINGS),
-    "cmnist_fg": Source(partial(_MNIST, ground="fg"), _SETTINGS),
-    "cmnist_bg": Source(partial(_MNIST, ground="bg"), _SETTINGS),
-    "cfmnist_fg": Source(partial(_FASHION, ground="fg"), _SETTINGS),
-    "cfmnist_bg": Source(partial(_FASHION, ground="bg"), _SETTINGS),
+    "demo": _source(_load_demo),
+    "cmnist_fg": _source(partial(_MNIST, ground="fg")),
+    "cmnist_bg": _source(partial(_MNIST, ground="bg")),
+    "cfmnist_fg": _source(partial(_FASHION, ground="fg")),
+    "cfmnist_bg": _source(partial(_FASHION, ground="bg")),
 }

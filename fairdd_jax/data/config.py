@@ -46,6 +46,10 @@ class DataConfig:
       split_column: column of the table that says train or test; rows of any other split are left
           out. Without one a part of every cell is for testing.
       test_fraction: that part.
+      validation: share of the training images that is held out, evenly of every class (and group,
+          unless the data set makes its own bias), and scored in place of the test images: what
+          settings are chosen on. Where the bias is made, these images have none, as the test
+          images.
       damaged: images that cannot be decoded and rows without a value end the program ("refuse") or
           are left out and counted ("leave_out").
 
@@ -70,10 +74,11 @@ class DataConfig:
     path_column: str = "path"
     split_column: Str = OWN
     test_fraction: float = 0.2
+    validation: float = 0.0
     damaged: Damaged = "refuse"
 
     def __post_init__(self) -> None:
-        for field in ("bias_ratio", "test_fraction"):
+        for field in ("bias_ratio", "test_fraction", "validation"):
             value = getattr(self, field)
             if not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise ConfigError(f"{field} must be a fraction in [0, 1], got {value!r}")

@@ -51,6 +51,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def subset(self, positions: np.ndarray) -> Self:
+        """The images at some positions."""
+        return type(self)(self.images[positions], self.labels[positions], self.groups[positions])
+
 
 def _indices(values: ArrayLike, name: str, length: int) -> np.ndarray:
     """The values as int32 [length], or the error that says what is wrong with them."""

@@ -21,7 +21,7 @@ from fairdd_jax.data.cifar import GREY
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.decode import Transform
 from fairdd_jax.data.files import Folder, ImageFiles, find_folder, images_below, not_found
-from fairdd_jax.data.listing import Listed, Listing, Source
+from fairdd_jax.data.listing import Listed, Listing, Source, hold_out
 from fairdd_jax.errors import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -141,14 +141,17 @@ def find(
         advice = "link them there; there is no other source of it"
         raise not_found(config.name, data_dir, copy=advice, **missing)
     (files, labels), (test_files, test_labels) = splits
+    chosen, test_chosen = np.arange(len(labels)), np.arange(len(test_labels))
+    if config.validation:
+        chosen, test_chosen = hold_out(labels, np.zeros_like(labels), config=config)
+        test_files, test_labels = files, labels
+    labels, test_labels = labels[chosen], np.tile(test_labels[test_chosen], 2)
     groups = assign_grey(labels, ratio=config.bias_ratio, num_classes=len(classes))
-    every = np.arange(len(labels))
-    twice = np.tile(np.arange(len(test_labels)), 2)
-    test_groups = np.repeat([0, 1], len(test_labels))
+    test_groups = np.repeat([0, 1], len(test_chosen))
     return Listing(
         config.name,
-        Listed(files, every, labels, groups, groups == 0),
-        Listed(test_files, twice, test_labels[twice], test_groups, test_groups == 0),
+        Listed(files, chosen, labels, groups, groups == 0),
+        Listed(test_files, np.tile(test_chosen, 2), test_labels, test_groups, test_groups == 0),
         tuple(classes.values()),
         GREY,
         Transform(config.size, fit="crop"),
@@ -158,10 +161,13 @@ def find(
     )
 
 
-_SETTINGS = frozenset({"bias_ratio", "damaged"})
-SOURCES = {"tiny_imagenet_s": Source(partial(find, subset=None), _SETTINGS, {"size": 64})} | {
-    f"imagenet_{subset}_s": Source(partial(find, subset=subset), _SETTINGS, {"size": 128})
-    for subset in SUBSETS
+def _source(subset: str | None, size: int) -> Source:
+    settings = frozenset({"bias_ratio", "damaged"})
+    return Source(partial(find, subset=subset), settings, {"size": size}, holds_out=True)
+
+
+SOURCES = {"tiny_imagenet_s": _source(None, 64)} | {
+    f"imagenet_{subset}_s": _source(subset, 128) for subset in SUBSETS
 }
 
 

@@ -1,16 +1,18 @@
-"""What a source of encoded images returns: which image, its label, its group; not yet decoded."""
+"""What a source is: a name for images with labels and groups, of which some may be held out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
+from fairdd_jax.data.balance import stratified_split
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset
 from fairdd_jax.data.decode import Transform
 from fairdd_jax.data.files import ImageFiles
+from fairdd_jax.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,12 @@ class Listed:
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def subset(self, positions: np.ndarray) -> Self:
+        """The images at some positions."""
+        grey = None if self.grey is None else self.grey[positions]
+        chosen, labels, groups = (a[positions] for a in (self.chosen, self.labels, self.groups))
+        return replace(self, chosen=chosen, labels=labels, groups=groups, grey=grey)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +81,7 @@ class Source:
       settings: fields of `DataConfig` that it has, besides the name and those with defaults; others
         are refused.
       defaults: its own values of fields that are None unless the user says otherwise.
+      holds_out: whether `find` itself sees to `validation`, since it makes the bias afterwards.
 
     >>> from fairdd_jax.data import Dataset
     >>> def noise(config, data_dir, download):
@@ -88,3 +97,27 @@ class Source:
     find: Find
     settings: frozenset[str] = frozenset()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    holds_out: bool = False
+
+
+def hold_out(
+    labels: np.ndarray, groups: np.ndarray, *, config: DataConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the training images that stay, and of those that `validation` holds out.
+
+    Raises:
+      DataError: it holds out none.
+
+    >>> config = DataConfig("demo", validation=0.25)
+    >>> kept, held = hold_out(np.repeat([0, 1], 4), np.zeros(8, int), config=config)
+    >>> len(kept), len(held)
+    (6, 2)
+    """
+    rng = np.random.RandomState(config.seed)
+    kept, held = stratified_split(labels, groups, fraction=config.validation, rng=rng)
+    if not held.size:
+        raise DataError(
+            f"--data.validation {config.validation} holds out no image of {config.name}; take a "
+            "larger share"
+        )
+    return kept, held

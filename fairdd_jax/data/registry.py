@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,8 +11,10 @@ from fairdd_jax.data import bffhq, cache, celeba, cifar, coloured, imagenet, own
 from fairdd_jax.data.balance import balanced_subset
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset, Split
-from fairdd_jax.data.listing import Listed, Source
+from fairdd_jax.data.listing import Listed, Listing, Source, hold_out
 from fairdd_jax.errors import ConfigError, DataError, unknown_name
+
+Found = TypeVar("Found", Dataset, Listing)
 
 # What each name means; a new data set is one more entry.
 SOURCES: dict[str, Source] = {
@@ -66,18 +69,16 @@ def load(
     """
     if config.name not in SOURCES:
         raise unknown_name("data set", config.name, SOURCES)
-    config = resolved(config)
+    config, source = resolved(config), SOURCES[config.name]
     folder = None if data_dir is None else Path(data_dir).expanduser()
     try:
-        found = SOURCES[config.name].find(config, folder, download)
+        found = source.find(config, folder, download)
     except OSError as error:
         raise DataError(f"looking for {config.name}: {error}") from error
     if isinstance(found, Dataset):
-        return replace(found, train=_even(found.train, config)) if config.balanced else found
-    if config.balanced:
-        found = replace(found, train=_even_listing(found.train, config))
+        return _chosen(found, source, config)
     return cache.load(
-        found,
+        _chosen(found, source, config),
         folder=Path(cache_dir).expanduser() if cache_dir else cache.default_folder(),
         leave_out_damaged=config.damaged == "leave_out",
         on_decoded=on_decoded,
@@ -98,7 +99,7 @@ def resolved(config: DataConfig) -> DataConfig:
     if config.name not in SOURCES:
         return config
     source = SOURCES[config.name]
-    settings = source.settings | source.defaults.keys()
+    settings = source.settings | source.defaults.keys() | {"validation"}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name != "name" and value != field.default and field.name not in settings:
@@ -110,19 +111,25 @@ def resolved(config: DataConfig) -> DataConfig:
     return replace(config, **{name: source.defaults[name] for name in unset})
 
 
-def _even_listing(listed: Listed, config: DataConfig) -> Listed:
-    kept = _even_positions(listed.labels, listed.groups, config)
-    grey = None if listed.grey is None else listed.grey[kept]
-    return Listed(listed.files, listed.chosen[kept], listed.labels[kept], listed.groups[kept], grey)
+def _chosen(found: Found, source: Source, config: DataConfig) -> Found:
+    """What is left of the training images, and what is scored."""
+    if config.validation and not source.holds_out:
+        kept, held = hold_out(found.train.labels, found.train.groups, config=config)
+        found = replace(found, train=found.train.subset(kept), test=found.train.subset(held))
+    if config.validation:
+        note = (
+            f"scores are of {len(found.test)} images held out of the training images "
+            f"(--data.validation {config.validation}), not of the test images"
+        )
+        found = replace(found, notes=(*found.notes, note))
+    if config.balanced:
+        found = replace(found, train=found.train.subset(_even_positions(found.train, config)))
+    return found
 
 
-def _even(split: Split, config: DataConfig) -> Split:
-    kept = _even_positions(split.labels, split.groups, config)
-    return Split(split.images[kept], split.labels[kept], split.groups[kept])
-
-
-def _even_positions(labels: np.ndarray, groups: np.ndarray, config: DataConfig) -> np.ndarray:
-    kept = balanced_subset(labels, groups, rng=np.random.RandomState(config.seed))
+def _even_positions(train: Split | Listed, config: DataConfig) -> np.ndarray:
+    rng = np.random.RandomState(config.seed)
+    kept = balanced_subset(train.labels, train.groups, rng=rng)
     if not kept.size:
         raise DataError(
             f"{config.name} cannot be balanced: a (class, group) cell has no training image; leave "
