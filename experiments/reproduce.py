@@ -1,0 +1,242 @@
+"""Run the rows of a table, those that are missing, and write the table.
+
+python experiments/reproduce.py --table main --data_dir DATA [--ipc 10] [--only cmnist_fg fairdd]
+
+The rows are in tables.toml. Each run is one call of run.py with checkpoints, so that what was
+stopped goes on where it was; its results.json and the picture of its images are kept in
+experiments/results/TABLE/, and what is there with the same settings is not run again. The table
+itself, and what the analysis says, are drawn from these files alone.
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tabulate
+from rich.console import Console
+
+from fairdd_jax import config as configuration
+from fairdd_jax import console as terminal
+from fairdd_jax import interrupts, presets, workdir
+from fairdd_jax.errors import ConfigError, unknown_name
+from fairdd_jax.presets import flat
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+TABLES = HERE / "tables.toml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run.
+
+    Attributes:
+      table: that it belongs to.
+      row: name of its row.
+      preset: what `--config` takes.
+      recipe: what `--recipe` takes, if anything.
+      settings: fields that differ from these, seed and ipc included.
+      minutes: about what it takes on 2 CPU cores.
+    """
+
+    table: str
+    row: str
+    preset: str
+    recipe: str | None
+    settings: dict[str, Any]
+    minutes: float
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        return f"{self.preset}_{self.row}_ipc{self.settings['ipc']}_seed{self.settings['seed']}"
+
+    @property
+    def words(self) -> set[str]:
+        """By which `--only` finds it."""
+        return {self.name, self.preset, self.preset.rpartition("_")[0], self.row}
+
+    def config(self) -> dict[str, Any]:
+        """What results.json will say of its settings."""
+        chosen = presets.compose(self.preset, recipe=self.recipe) | self.settings
+        content: dict[str, Any] = json.loads(
+            json.dumps(dataclasses.asdict(configuration.make(chosen)))
+        )
+        return content
+
+    def command(self, folder: Path, data_dir: str | None) -> list[str]:
+        """The call of run.py."""
+        line = [sys.executable, str(HERE / "run.py"), "--config", self.preset]
+        line += ["--recipe", self.recipe] if self.recipe else []
+        line += ["--workdir", str(folder), "--resume", "auto"]
+        line += ["--data_dir", data_dir] if data_dir else []
+        for field, value in self.settings.items():
+            line += [f"--{field}", str(value)]
+        return line
+
+
+def read_jobs(table: str) -> list[Job]:
+    """The runs of a table; all rows with their first seed come first.
+
+    Raises:
+      ConfigError: an unknown table.
+    """
+    tables = tomllib.loads(TABLES.read_text())
+    if table not in tables:
+        raise unknown_name("table", table, tables)
+    found = []
+    for row in tables[table]["rows"]:
+        common = flat(tables[table].get("settings", {})) | flat(row.get("settings", {}))
+        for position, preset in enumerate(row["configs"]):
+            for seed in range(row["seeds"][position]):
+                settings = {"ipc": row.get("ipc", 10), "seed": seed} | common
+                found.append(
+                    Job(table, row["name"], preset, row.get("recipe"), settings, row["minutes"])
+                )
+    return sorted(found, key=lambda job: job.settings["seed"])
+
+
+def finished(job: Job, results: Path) -> dict[str, Any] | None:
+    """The results of a run, if it has been run with these settings."""
+    path = results / job.table / f"{job.name}.json"
+    if not path.exists():
+        return None
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content if content["config"] == job.config() else None
+
+
+def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> float:
+    """An estimate for the runs that are left.
+
+    A run takes what others of its row took on average, else what tables.toml says, times how much
+    longer than that the others took.
+
+    Args:
+      left: the runs.
+      taken: runs that are done, and the minutes of each.
+
+    >>> job = Job("main", "fairdd", "cmnist_fg_dm", None, {"ipc": 10, "seed": 0}, minutes=20)
+    >>> other = dataclasses.replace(job, row="cobra", minutes=10)
+    >>> minutes_left([job, other], [(job, 30.0)])
+    45.0
+    """
+    taken = list(taken)
+    expected = sum(job.minutes for job, _ in taken)
+    pace = sum(minutes for _, minutes in taken) / expected if expected else 1.0
+    total = 0.0
+    for job in left:
+        same = [minutes for other, minutes in taken if other.row == job.row]
+        total += sum(same) / len(same) if same else job.minutes * pace
+    return total
+
+
+def keep(job: Job, folder: Path, results: Path) -> dict[str, Any]:
+    """Copy what is kept of a run, and return its results."""
+    place = workdir.prepare(results / job.table)
+    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    picture = folder / "images" / f"step_{content['config']['steps']:06d}.png"
+    shutil.copy(picture, place / f"{job.name}.png")
+    workdir.write_json(place / f"{job.name}.json", content)
+    return content
+
+
+def chosen_jobs(options: argparse.Namespace) -> list[Job]:
+    """Those that the command line asks for.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    jobs = read_jobs(options.table)
+    known = set().union(*(job.words for job in jobs))
+    if unknown := set(options.only) - known:
+        raise unknown_name("row", min(unknown), known)
+    # Of names of rows and of other names, where there are any, one must fit.
+    rows = {job.row for job in jobs}
+    kinds = [names for names in (set(options.only) & rows, set(options.only) - rows) if names]
+    jobs = [
+        job
+        for job in jobs
+        if options.ipc in (None, job.settings["ipc"]) and all(job.words & names for names in kinds)
+    ]
+    if not jobs:
+        raise ConfigError(
+            f"no run of {options.table} fits both --ipc {options.ipc} and --only "
+            f"{' '.join(options.only)}; --list without them prints all"
+        )
+    return jobs
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, run what is missing, write the table; returns the exit code."""
+    return terminal.exit_code(run, arguments)
+
+
+def run(arguments: list[str], console: Console) -> int:
+    """Everything between the command line and the exit code."""
+    options = read_options(arguments)
+    results, runs = options.results, options.workdir / options.table
+    jobs = list(chosen_jobs(options))
+    left = [job for job in jobs if finished(job, results) is None]
+    console.print(f"{options.table}: {len(jobs) - len(left)} of {len(jobs)} runs are there")
+    taken: list[tuple[Job, float]] = []
+    while left and not options.list:
+        job = left[0]
+        console.print(f"{job.name}; left: about {minutes_left(left, taken):.0f} minutes")
+        console.file.flush()  # what run.py prints comes after it
+        began = time.perf_counter()
+        try:
+            code = subprocess.run(job.command(runs / job.name, options.data_dir)).returncode
+        except KeyboardInterrupt:  # run.py has heard it too, and saves
+            return interrupts.INTERRUPTED
+        if code:
+            return code  # run.py has said why
+        keep(job, runs / job.name, results)
+        taken.append((left.pop(0), (time.perf_counter() - began) / 60))
+        tabulate.write(options.table, results)
+    for job in left:
+        console.print(f"{job.name}: about {job.minutes:g} minutes")
+    tabulate.write(options.table, results)
+    return 0
+
+
+def read_options(arguments: list[str]) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+      ConfigError: a wrong option.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--table", default="main", help="in tables.toml")
+    parser.add_argument("--ipc", type=int, help="rows with as many images per class alone")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help="these data sets, rows or runs alone"
+    )
+    parser.add_argument("--data_dir", help="where the data files are")
+    parser.add_argument("--list", action="store_true", help="say what is left, and stop")
+    parser.add_argument("--workdir", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="what is kept of them")
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
+    if unknown:
+        raise ConfigError(f"unknown option {unknown[0]}; see --help")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

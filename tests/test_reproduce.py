@@ -1,0 +1,176 @@
+"""The driver of the tables, and the tables that are drawn from its files."""
+
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import records
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
+sys.path.append(str(EXPERIMENTS))
+
+import reproduce  # noqa: E402
+import tabulate  # noqa: E402
+
+SMALL = """
+[small]
+title = "Small"
+settings.evaluate = { networks = 1, epochs = 1, uint8_networks = 0, baselines = "random" }
+
+[[small.rows]]
+name = "fairdd"
+configs = ["cmnist_fg_dm", "cmnist_bg_dm"]
+seeds = [2, 1]
+ipc = 1
+minutes = 1
+settings = { steps = 2, per_cell = 1, model = "ConvNetD1W8" }
+"""
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """Runs the driver on a small table; returns its exit code and the calls of run.py."""
+    monkeypatch.setattr(reproduce, "TABLES", tmp_path / "tables.toml")
+    reproduce.TABLES.write_text(SMALL)
+    calls = []
+    real = reproduce.subprocess.run
+
+    def called(command):
+        calls.append(command)
+        return real(command)
+
+    monkeypatch.setattr(reproduce.subprocess, "run", called)
+
+    def call(*arguments, data_dir=HEAD):
+        calls.clear()
+        places = ["--workdir", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+        options = ["--table", "small", "--data_dir", str(data_dir), *places, *arguments]
+        return reproduce.main(options), list(calls)
+
+    return call
+
+
+@pytest.mark.parametrize("table", ["main", "selection"])
+def test_every_row_of_every_table_can_be_run(table):
+    jobs = reproduce.read_jobs(table)
+    assert max(Counter(job.name for job in jobs).values()) == 1
+    for job in jobs:
+        config = job.config()
+        assert (config["seed"], config["ipc"]) == (job.settings["seed"], job.settings["ipc"])
+        assert job.minutes > 0
+        # Test images are for the final rows alone.
+        assert (config["data"]["validation"] > 0) == (table == "selection")
+    seeds = [job.settings["seed"] for job in jobs]
+    assert seeds == sorted(seeds)
+
+
+def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys):
+    code, calls = driver("--only", "cmnist_fg", "fairdd")
+    assert (code, len(calls)) == (0, 2)
+    results = tmp_path / "results" / "small"
+    names = [f"cmnist_fg_dm_fairdd_ipc1_seed{seed}" for seed in (0, 1)]
+    assert sorted(path.name for path in results.iterdir()) == [
+        f"{name}.{suffix}" for name in names for suffix in ("json", "png")
+    ]
+    whole = json.loads((tmp_path / "runs" / "small" / names[1] / "results.json").read_text())
+    assert json.loads((results / f"{names[1]}.json").read_text()) == whole
+    assert (whole["seed"], whole["config"]["steps"]) == (1, 2)
+    text = (tmp_path / "results" / "small.md").read_text()
+    assert [line.split(" | ")[2] for line in text.splitlines()[2:4]] == ["fairdd dm", "random"]
+
+    code, calls = driver("--list")
+    assert (code, calls) == (0, [])
+    printed = capsys.readouterr().out
+    assert "2 of 3 runs are there" in printed
+    assert "cmnist_bg_dm_fairdd_ipc1_seed0: about 1 minutes" in printed
+
+    # Other settings are another run.
+    reproduce.TABLES.write_text(SMALL.replace("steps = 2", "steps = 1"))
+    shutil.rmtree(tmp_path / "runs")
+    code, calls = driver("--only", names[0])
+    assert (code, len(calls)) == (0, 1)
+    assert json.loads((results / f"{names[0]}.json").read_text())["config"]["steps"] == 1
+
+
+def test_a_run_that_fails_ends_it_with_its_code_and_keeps_nothing(driver, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
+    code, calls = driver(data_dir=tmp_path / "nowhere")
+    assert (code, len(calls)) == (3, 1)
+    assert not (tmp_path / "results" / "small").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--table", "mein"], "unknown table 'mein'; did you mean 'main'?"),
+        (["--only", "cmnist_gf"], "unknown row 'cmnist_gf'; did you mean 'cmnist_"),
+        (["--ipc", "3"], "no run of main fits"),
+        (["--ipc", "ten"], "invalid int value: 'ten'"),
+        (["--tabel", "main"], "unknown option --tabel"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys):
+    assert reproduce.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def write_run(folder, name, seed, *, accuracy, deo, floor=0.1, baselines=None, **settings):
+    config = records.config(data__name="cmnist_fg", ipc=10, seed=seed, steps=7, **settings)
+    content = {
+        "config": config,
+        "evaluations": [records.scores([[1.0]], accuracy=accuracy, deo=deo, floor=floor)],
+        "baselines": baselines or {},
+        "timing": {"distill_s": 60.0 + 60 * seed, "evaluate_s": 1.0},
+        "peak_memory_bytes": 2**30,
+        "environment": {"device": "cpu cpu"},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / f"cmnist_fg_dm_{name}_ipc10_seed{seed}.json").write_text(json.dumps(content))
+
+
+def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
+    random = records.scores([[1.0]], accuracy=(0.5,), deo=(0.9,))
+    write_run(tmp_path / "t", "fairdd", 0, accuracy=(0.9, 0.92), deo=(0.2, 0.2))
+    write_run(
+        tmp_path / "t",
+        "fairdd",
+        1,
+        accuracy=(0.94, 0.96),
+        deo=(0.1, 0.1),
+        baselines={"random": random},
+    )
+    row, baseline = tabulate.read("t", tmp_path)
+    assert (row.dataset, row.name, row.ipc) == ("cmnist_fg", "fairdd dm", 10)
+    assert row.score("accuracy")["mean"] == pytest.approx(0.93)
+    assert row.score("accuracy")["std"] == pytest.approx(0.05**0.5 / 10)
+    assert row.paper() == {"accuracy": 0.9461, "deo_max": 0.1704, "deo_mean": 0.0795}
+    assert (baseline.name, baseline.paper()) == ("random", {})
+    tabulate.write("t", tmp_path)
+    first, second = (tmp_path / "t.md").read_text().splitlines()[2:4]
+    assert first == (
+        "| cmnist_fg | 10 | fairdd dm | 7 | 1.5 (cpu) | 1.0 | 2 x 2 | 93.0±2.2 "
+        "| **15.0±5.0** (10.0) | **7.5±2.5** (5.0) | 94.6 / 17.0 / 8.0 |"
+    )
+    assert second.startswith("| cmnist_fg | 10 | random |  |  |  | 1 x 1 | 50.0 |")
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "deo", "floor", "reached"),
+    [
+        (0.95, 0.16, 0.01, (True, True)),
+        (0.94, 0.18, 0.01, (False, False)),
+        (0.94, 0.18, 0.18, (False, True)),  # no more than chance would show
+        (0.94, 0.18, 0.17, (False, False)),
+    ],
+)
+def test_a_gap_that_chance_alone_shows_counts_as_reached(tmp_path, accuracy, deo, floor, reached):
+    write_run(tmp_path / "t", "fairdd", 0, accuracy=(accuracy,) * 2, deo=(deo,) * 2, floor=floor)
+    (row,) = tabulate.read("t", tmp_path)
+    assert row.reaches("accuracy", 0.9461) == reached[0]
+    assert row.reaches("deo_max", 0.1704) == reached[1]
