@@ -32,6 +32,8 @@ def run(arguments: list[str], console: Console) -> int:
     if command is None:
         return 0
     source, target = map(Path, places)
+    if target.suffix != ".npz":
+        raise ConfigError(f"the second file is written and ends in .npz, got {target}")
     saved = official_file.read(source)
     if not 0 <= chosen < len(saved):
         raise ConfigError(f"--experiment {chosen} is out of range; {source} has {len(saved)}")

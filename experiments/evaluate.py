@@ -38,16 +38,23 @@ def run(arguments: list[str], console: Console) -> int:
     if command is None or distilled is None:
         return 0
     config, options = command.config, command.options
-    folder = workdir.prepare(Path(options.workdir or f"runs/evaluate_{config.data.name}"))
+    folder = Path(options.workdir or f"runs/evaluate_{_name(places[0])}_{config.data.name}")
+    workdir.prepare(folder)
     with workdir.locked(folder):
         dataset = terminal.load(command, console)
         this = rescoring.Rescoring(distilled, config, dataset)
         with terminal.progress_bar(console, "score the set", this.steps, "steps") as advance:
             results = this.results(advance)
-        workdir.write_json(folder / "evaluation.json", results)
+        workdir.write_json(folder / "evaluation.json", {"set": places[0]} | results)
     console.print(terminal.score_table(comparison.score_rows({"the set": results})))
     console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _name(place: str) -> str:
+    """What a set is called: its folder or file, and of a run's distilled.npz the run."""
+    path = Path(place).resolve()
+    return path.parent.name if path.name == "distilled.npz" else path.stem
 
 
 if __name__ == "__main__":

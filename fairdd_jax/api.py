@@ -94,7 +94,8 @@ def dry_run(
 ) -> Estimate:
     """Estimate what `distill` and the scores will take on this machine, and do neither.
 
-    A few updates and a few steps of the evaluation networks are timed; nothing is written.
+    A few updates and a few steps of the evaluation networks are timed; nothing is written
+    but decoded images into the cache.
 
     Args:
       dataset: as in `distill`, and so all others.

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from fairdd_jax import workdir
+from fairdd_jax.errors import one_line
 
 PyTree = Any
 Record = dict[str, Any]
@@ -104,13 +105,13 @@ class Checkpoints:
             try:
                 record = self._record(step)
             except Exception as error:  # damaged bytes make orbax raise nearly anything
-                on_damaged(step, workdir.reason(error))
+                on_damaged(step, one_line(error))
                 continue
             check(record)
             try:
                 arrays = self._arrays(step, template, record["checksums"])
             except Exception as error:
-                on_damaged(step, workdir.reason(error))
+                on_damaged(step, one_line(error))
                 continue
             self._remove_after(step)
             return arrays, record

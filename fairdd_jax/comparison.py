@@ -16,7 +16,7 @@ COLUMNS = ("accuracy", "DEO_M", "DEO_A", "worst cell", "nets", "steps")
 
 def score_rows(runs: Mapping[str, Results]) -> Rows:
     """Rows of a table: the baseline random, every evaluation of every run, the baseline full, and
-    what the papers print for them.
+    what the papers print for them. Baselines that differ between runs are told apart.
 
     Args:
       runs: results by the name of their rows; the baselines are those of any of them.
@@ -24,19 +24,38 @@ def score_rows(runs: Mapping[str, Results]) -> Rows:
     Returns:
       Entries of results.json by name of row.
     """
-    baselines = {name: row for run in runs.values() for name, row in run["baselines"].items()}
-    rows: Rows = {"random": baselines["random"]} if "random" in baselines else {}
+    rows = _baseline(runs, "random")
+    reserved = {name for run in runs.values() for name in run["baselines"]}
     for name, run in runs.items():
+        name = f"{name} (run)" if name in reserved else name
         several = len(run["evaluations"]) > 1
         for scores in run["evaluations"]:
             rows[f"{name}, {_where(scores)}" if several else name] = scores
         for scores in run["evaluations_uint8"]:
             rows[f"{name} in 8 bits, {_where(scores)}" if several else f"{name} in 8 bits"] = scores
-    if "full" in baselines:
-        rows["full"] = baselines["full"]
-    for run in runs.values():
-        rows |= published.rows(run["config"])
+    rows |= _baseline(runs, "full")
+    sets = {
+        name: f"{run['config']['data']['name']}, IPC {run['config']['ipc']}"
+        for name, run in runs.items()
+    }
+    several = len(set(sets.values())) > 1
+    for name, run in runs.items():
+        for title, row in published.rows(run["config"]).items():
+            rows[f"{title}, {sets[name]}" if several else title] = row
     return rows
+
+
+def _baseline(runs: Mapping[str, Results], baseline: str) -> Rows:
+    """A baseline of all runs, or of each if they are not the same."""
+    found = {
+        name: run["baselines"][baseline]
+        for name, run in runs.items()
+        if baseline in run["baselines"]
+    }
+    rows = list(found.values())
+    if all(row == rows[0] for row in rows):
+        return {baseline: rows[0]} if rows else {}
+    return {f"{baseline}, {name}": row for name, row in found.items()}
 
 
 def _where(scores: Mapping[str, Any]) -> str:
@@ -47,8 +66,11 @@ def _where(scores: Mapping[str, Any]) -> str:
 def caption(rows: Rows) -> str:
     """What has to be said below the table."""
     parts = ["in brackets: what chance alone would show on this test set"]
-    if any(row["empty_cells"] for row in rows.values()):
+    empty = [row["cell_accuracy"][y][g] for row in rows.values() for y, g in row["empty_cells"]]
+    if None in empty:
         parts.append("empty (class, group) cells are left out")
+    elif empty:
+        parts.append("empty (class, group) cells count as accuracy 0, as officially")
     sources = dict.fromkeys(row["source"] for row in rows.values() if "source" in row)
     if sources:
         parts.append(f"paper: {', '.join(sources)}")

@@ -13,6 +13,7 @@ from rich import box
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from fairdd_jax import comparison, data, interrupts, presets, resume
 from fairdd_jax import config as configuration
@@ -25,6 +26,8 @@ from fairdd_jax.presets import flat
 
 Advance = Callable[..., None]
 
+# Options that only the program that distils has a use for.
+_OF_A_RUN = ("distributed", "profile", "resume", "tensorboard")
 _WIDTH = 160  # columns where there is no terminal to ask, as in a log
 
 
@@ -174,6 +177,9 @@ def read_command(
         if (value := getattr(options, name)) < 1:
             raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")
     estimate_console.check_options(options, is_run=needs_preset)
+    for name in _OF_A_RUN:
+        if getattr(options, name) and not needs_preset:
+            raise ConfigError(f"--{name} is for experiments/run.py; leave it out")
     if options.list:
         for name, line in presets.names().items():
             print(f"{name:16} {line}")
@@ -306,5 +312,5 @@ def score_table(rows: dict[str, dict[str, Any]]) -> Table:
     for name in comparison.COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for name, row in rows.items():
-        table.add_row(name, *comparison.cells(row))
+        table.add_row(Text(name), *comparison.cells(row))
     return table

@@ -13,7 +13,7 @@ import numpy as np
 
 from fairdd_jax import folder as folders
 from fairdd_jax.data.normalise import normalise, to_pixels
-from fairdd_jax.errors import DataError
+from fairdd_jax.errors import DataError, one_line
 from fairdd_jax.workdir import write_atomically
 
 _ARRAYS = ("images", "images_float", "labels", "mean", "std", "class_names", "meta")
@@ -139,6 +139,12 @@ def load_distilled(path: str | Path) -> DistilledSet:
     path = Path(path)
     if path.is_dir():
         if not (path / _FILE).exists():
+            runs = sorted(file.parent.name for file in path.glob(f"*/{_FILE}"))
+            if runs:
+                raise DataError(
+                    f"{path} has no {_FILE}, but folders of runs that have one: "
+                    f"{', '.join(runs)}; pass one of them"
+                )
             return DistilledSet.of_pixels(**folders.read(path)._asdict())
         path = path / _FILE
     if path.suffix in (".pt", ".pth"):
@@ -154,9 +160,9 @@ def load_distilled(path: str | Path) -> DistilledSet:
     except FileNotFoundError:
         raise folders.nothing_at(path) from None
     except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{path} is not a readable distilled set ({reason}); distil again or copy it again"
+            f"{path} is not a readable distilled set ({one_line(error)}); distil again or copy it "
+            "again"
         ) from None
     if not _fit(**arrays) or not isinstance(meta, dict):
         got = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in arrays.items())

@@ -7,6 +7,7 @@ prints it without a traceback.
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 200  # letters of another program's message, which may go on for pages
 # A message that already names the nearest one lists no more valid names than these.
 _MOST_NAMES = 8
 
@@ -39,6 +40,16 @@ class NonFiniteLossError(FairDDError):
     """The matching loss became NaN or infinite."""
 
     exit_code = 5
+
+
+def one_line(error: Exception) -> str:
+    """What an error of the system or of a library says, in one line.
+
+    >>> one_line(ValueError("bad\\n  magic number")), one_line(EOFError())
+    ('bad magic number', 'EOFError')
+    """
+    text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def unknown_name(kind: str, got: str, valid: Iterable[str]) -> ConfigError:

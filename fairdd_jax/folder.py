@@ -28,7 +28,7 @@ from PIL import Image
 from fairdd_jax import workdir
 from fairdd_jax.data.decode import DamagedImageError, decode_as_it_is
 from fairdd_jax.data.files import Folder, images_below
-from fairdd_jax.errors import DataError, WorkdirError
+from fairdd_jax.errors import DataError, WorkdirError, one_line
 
 DESCRIPTION = "distilled.json"
 _TRAIN = "train"
@@ -194,7 +194,7 @@ def _images(root: Path, names: Sequence[str]) -> np.ndarray:
         try:
             decoded.append(decode_as_it_is(files.read(i)))
         except (DamagedImageError, OSError) as error:
-            reason = workdir.reason(error)
+            reason = one_line(error)
             raise DataError(f"{root}/{name} cannot be read ({reason}); export it again") from None
         size, first = decoded[-1].shape[:2], decoded[0].shape[:2]
         if size != first:
@@ -232,7 +232,7 @@ def _description(path: Path) -> _Description | None:
             "meta": isinstance(found.meta, dict),
         }
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise _damaged(path, " ".join(str(error).split())) from None
+        raise _damaged(path, one_line(error)) from None
     if not all(sound.values()):
         raise _damaged(path, ", ".join(name for name, is_sound in sound.items() if not is_sound))
     return found

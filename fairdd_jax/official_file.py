@@ -126,13 +126,18 @@ def convert(saved: Saved, config: Config, dataset: Dataset) -> DistilledSet:
       dataset: the data set that it was made of, which gives names and normalisation.
 
     Raises:
-      ConfigError: images of another size, labels that the data set has not, or of IDC by a
-        configuration that is not of IDC.
+      ConfigError: images of another size, labels that the data set has not, or coded images
+        (COBRA's IDC) by a configuration without, and the other way round.
     """
-    if saved.of_idc and config.method != "idc":
+    if saved.of_idc and (config.factor == 1 or config.interpolation != "corners"):
         raise ConfigError(
             "the file is of COBRA's IDC, whose images are coded; choose the preset of IDC with "
             "--recipe cobra"
+        )
+    if config.factor > 1 and not saved.of_idc:
+        raise ConfigError(
+            "the images of the file are not coded, as those of the configuration are (factor "
+            f"{config.factor}); choose the preset of the method that made it"
         )
     shape = saved.images.shape[1:]
     if shape != dataset.image_shape:

@@ -14,6 +14,7 @@ from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.presets import flat
+from fairdd_jax.schedule import passes, synthetic_schedule
 from fairdd_jax.scoring import Scoring
 
 _SHOWN = 5  # class names that a message shows
@@ -62,7 +63,24 @@ class Rescoring:
         self.config = dataclasses.replace(config, ipc=max(1, ipc))
         self._baselines = configuration.baselines(config.evaluate)
         self._scoring = Scoring(self.config, dataset)
-        self.steps = self._scoring.steps(self._baselines)
+        self._kinds = self._to_score()
+        own = synthetic_schedule(self.config, len(self._images)).total
+        networks = sum(networks for _, _, networks in self._kinds) * len(self._scoring.archs())
+        self.steps = networks * own + sum(
+            each.networks * each.schedule.total
+            for each in passes(self.config, dataset, self._baselines)
+            if each.name in self._baselines
+        )
+
+    def _to_score(self) -> list[tuple[str, np.ndarray, int]]:
+        """Where the scores go, images and networks; the 8-bit images if they are others."""
+        wanted = self.config.evaluate
+        rounded = self._scoring.rounded(self._images)
+        few = min(wanted.uint8_networks, wanted.networks)
+        kinds = [("evaluations", self._images, wanted.networks)]
+        if few and (rounded != self._images).any():
+            kinds.append(("evaluations_uint8", rounded, few))
+        return kinds
 
     def results(self, on_steps: Callable[[int], None] = lambda steps: None) -> dict[str, Any]:
         """Train fresh networks and test them; the 8-bit images too, if they are others.
@@ -73,21 +91,16 @@ class Rescoring:
         Returns:
           What results.json of a run says of its scores.
         """
-        wanted, scoring = self.config.evaluate, self._scoring
-        rounded = scoring.rounded(self._images)
-        few = min(wanted.uint8_networks, wanted.networks)
-        kinds = [("evaluations", self._images, wanted.networks)]
-        if few and (rounded != self._images).any():
-            kinds.append(("evaluations_uint8", rounded, few))
+        scoring = self._scoring
         scores: dict[str, Any] = {"evaluations": [], "evaluations_uint8": []}
         for arch in scoring.archs():
-            for kind, images, networks in kinds:
+            for kind, images, networks in self._kinds:
                 evaluation = scoring.score(
                     arch,
                     images,
                     self._labels,
                     networks=networks,
-                    epochs=wanted.epochs,
+                    epochs=self.config.evaluate.epochs,
                     on_steps=on_steps,
                 )
                 scores[kind].append(self._of_step | evaluation.summary())

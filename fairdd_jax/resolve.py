@@ -122,6 +122,11 @@ def _check(config: Config) -> None:
     for strategy in (config.dsa_strategy, config.augment_net, config.evaluate.augment):
         augment.operations(strategy or augment.NONE)
     halvings(config)
+    if config.evaluate.weighting == "inverse_share" and config.init == "noise":
+        raise ConfigError(
+            "--evaluate.weighting inverse_share needs the groups of the synthetic images, which "
+            "noise has not; choose --init real, balanced or mix, or --evaluate.weighting none"
+        )
     sharding.check_mesh(config.mesh)
     for name in baselines(config.evaluate):
         if name not in BASELINES:

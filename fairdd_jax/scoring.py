@@ -152,8 +152,7 @@ class Scoring:
             if groups is None:
                 raise ConfigError(
                     "--evaluate.weighting inverse_share needs the groups of the synthetic images, "
-                    "which noise has not, nor a set read from a file; choose --init real, balanced "
-                    "or mix, or --evaluate.weighting none"
+                    "which a set read from a file has not; choose --evaluate.weighting none"
                 )
             importance = inverse_shares(np.asarray(labels), groups)
         began = time.perf_counter()

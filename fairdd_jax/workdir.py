@@ -15,10 +15,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fairdd_jax import hosts
-from fairdd_jax.errors import WorkdirError
+from fairdd_jax.errors import WorkdirError, one_line
 
 _FULL = os.strerror(errno.ENOSPC)
-_LONGEST = 200  # characters of a library's message
 
 
 @contextlib.contextmanager
@@ -27,16 +26,10 @@ def explained(path: Path, errors: type[Exception] = OSError) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        text = reason(error)
+        text = one_line(error)
         full = getattr(error, "errno", None) == errno.ENOSPC or _FULL in text
-        hint = "free some space" if full else "choose another --workdir"
+        hint = "free some space" if full else "choose another place"
         raise WorkdirError(f"cannot write {path}: {text}; {hint}") from None
-
-
-def reason(error: Exception) -> str:
-    """What an error says, in one line: the message of a library may go on for pages."""
-    lines = str(getattr(error, "strerror", None) or error).strip().splitlines()
-    return lines[0][:_LONGEST] if lines else type(error).__name__
 
 
 @contextlib.contextmanager

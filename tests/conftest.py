@@ -27,9 +27,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell star
 
 
 @pytest.fixture(autouse=True)
-def without_pages(monkeypatch):
-    """Runs of single tests make no page, which takes a second; those of whole modules do."""
-    monkeypatch.setattr(outputs, "save", outputs.save_state)
+def without_pages(request, monkeypatch):
+    """Runs of single tests make no page, which takes a second; those of whole modules do, and
+    those of tests marked `pages`."""
+    if request.node.get_closest_marker("pages") is None:
+        monkeypatch.setattr(outputs, "save", outputs.save_state)
 
 
 GOLDEN_DIR = Path(os.environ.get("FAIRDD_GOLDEN_DIR", Path(__file__).parent / "golden"))

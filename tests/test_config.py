@@ -211,7 +211,7 @@ def test_every_field_can_be_set():
         "sampling": "proportional",
         "per_cell": 2,
         "batch_real": 12,
-        "init": "noise",
+        "init": "balanced",
         "model": "MLP",
         "dsa_strategy": "crop_flip",
         "interpolation": "corners",

@@ -256,6 +256,14 @@ def test_the_nearest_comes_first():
     assert not list(less_time([config], dataset, pace, seconds=20.0))
 
 
+def test_scoring_less_is_proposed_only_where_it_leaves_more_updates():
+    dataset, config = toy(), settings_of()
+    # Networks cost next to nothing: leaving them out gains no update of two digits.
+    pace = measured(config, dataset, fresh=5.0, step=1e-4, test=1e-4)
+    chosen = [found for found, _ in less_time([config], dataset, pace, seconds=600.0)]
+    assert chosen == [{"steps": 110}]
+
+
 def test_a_cheaper_sampler_is_an_alternative():
     dataset, config = toy(), settings_of(sampling="proportional")
     pace = measured(config, dataset, step=1.0)

@@ -46,6 +46,7 @@ def test_arguments(capsys, tmp_path):
     refused(capsys, 2, "FILE.pt OUT.npz must come before the options", *FAIRDD)
     refused(capsys, 2, "--config NAME or --data.name NAME is missing", "x.pt", "x.npz")
     refused(capsys, 2, "--experiment", "x.pt", "x.npz", *FAIRDD, "--experiment", "first")
+    refused(capsys, 2, "is written and ends in .npz, got y.pt", "x.pt", "y.pt", *FAIRDD)
     assert main(["--help"]) == 0
     assert "convert_pt.py FILE.pt OUT.npz" in capsys.readouterr().out
 
@@ -127,7 +128,11 @@ def test_images_of_idc_are_decoded_as_its_program_does(saved, torch, capsys):
     expected = channels_last(enlarge(crops))[np.argsort(labels.repeat(4).numpy(), kind="stable")]
     np.testing.assert_allclose(found.images_float, expected, atol=1e-5)
     assert found.meta["config"]["ipc"] == IPC
-    refused(capsys, 2, "COBRA's IDC, whose images", path, "x.npz", *FAIRDD, "--data_dir", HEAD)
+    wrong = ["x.npz", "--data_dir", HEAD]
+    refused(capsys, 2, "COBRA's IDC, whose images", path, *wrong, *FAIRDD)
+    published = ["--config", "cmnist_fg_idc"]  # which enlarges crops in another way
+    refused(capsys, 2, "COBRA's IDC, whose images", path, *wrong, *published)
+    refused(capsys, 2, "are not coded", save([[images, labels]]), *wrong, *IDC)
 
 
 def test_what_is_no_result(saved, torch, tmp_path, capsys):

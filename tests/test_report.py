@@ -70,6 +70,15 @@ def test_side_by_side_keeps_the_panels_and_writes_their_titles():
     assert shown.shape[1] > sum(panel.width for panel in panels.values())
 
 
+def test_titles_that_are_wider_than_their_panels_have_room():
+    panel = report.grid(pictures(1, 1, 3))
+    title = "accuracy 93.9±0.2 %, DEO_M 13.0±2.4"
+    alone = np.asarray(report.side_by_side({title: panel}))
+    assert (alone[:, -8:] == 255).all()  # the title ends before the edge
+    both = np.asarray(report.side_by_side({title: panel, "other": panel}))
+    np.testing.assert_array_equal(both[:, : alone.shape[1]], alone)
+
+
 def test_png_keeps_every_pixel():
     picture = report.grid(pictures(2, 2, 3))
     content = report.png_bytes(picture)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,7 +15,12 @@ from fairdd_jax.errors import ConfigError, DataError
 from fairdd_jax.report import analysis
 from fairdd_jax.run import Run
 
-FOLDERS = [("results.json", b"{}"), ("results.json", b"[1"), ("analysis.npz", b"PK")]
+FOLDERS = [
+    ("results.json", b"{}"),
+    ("results.json", b"[1"),
+    ("analysis.npz", b"PK"),
+    ("metrics.jsonl", b"\xff"),
+]
 
 
 def features(images):
@@ -96,13 +102,24 @@ def test_a_run_comes_back_from_its_folder(saved):
     assert len(run.plot().axes) == 2
 
 
-def test_scores_of_an_earlier_process_keep_their_map(saved):
+@pytest.mark.pages
+def test_scores_of_an_earlier_process_keep_their_map(saved, tmp_path):
     folder, run, _ = saved
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     before = report.Analysis.read(folder)
+    (tmp_path / report.PAGE).unlink()
     run.analysis, run.trained = None, {}
-    outputs.save(run, folder)
-    np.testing.assert_array_equal(report.Analysis.read(folder).points, before.points)
+    outputs.save(run, tmp_path)
+    assert (tmp_path / report.PAGE).exists()
+    np.testing.assert_array_equal(report.Analysis.read(tmp_path).points, before.points)
     assert len(before.points)
+
+
+def test_features_that_are_not_finite_have_no_map():
+    features = np.random.default_rng(0).standard_normal((20, 4))
+    assert analysis._map(features, seed=0).shape == (20, 2)
+    features[3, 1] = np.inf
+    assert analysis._map(features, seed=0).shape == (0, 2)
 
 
 @pytest.mark.parametrize(("name", "content"), FOLDERS)

@@ -79,6 +79,37 @@ def test_text_json_and_page_have_the_same_table(tmp_path):
     assert table[-1][1:4] == ["94.6", "17.0", "8.0"]  # what the paper prints
 
 
+def test_baselines_and_papers_of_several_runs_are_told_apart():
+    here = record(config={"data__name": "cmnist_fg", "ipc": 10})
+    same = record("same", config={"data__name": "cmnist_fg", "ipc": 10})
+    there = record(
+        "full",
+        config={"data__name": "cmnist_bg", "ipc": 50, "method": "dc"},
+        baselines={"random": scores(CELLS, accuracy=(0.6,)), "full": scores(CELLS)},
+    )
+    rows = comparison.score_rows({run.name: run.results for run in (here, same)})
+    assert [*rows] == ["random", "mine", "same", "paper: DM + FairDD"]
+    rows = comparison.score_rows({run.name: run.results for run in (here, there)})
+    assert [*rows] == [
+        "random, mine", "random, full", "mine", "full (run)", "full",
+        "paper: DM + FairDD, cmnist_fg, IPC 10", "paper: DC + FairDD, cmnist_bg, IPC 50",
+    ]  # fmt: skip
+    assert rows["random, full"]["accuracy"]["mean"] == 0.6
+    assert rows["full (run)"] is there.results["evaluations"][0]
+    text = report.page([here, there])
+    assert "<h1>cmnist_fg dm, cmnist_bg dc: 2 runs</h1>" in text
+
+
+def test_the_caption_says_what_became_of_empty_cells():
+    rows = comparison.score_rows({"mine": record().results})
+    assert "empty (class, group) cells are left out" in comparison.caption(rows)
+    official = scores([[0.9, 0.0]]) | {"empty_cells": [[0, 1]]}
+    run = record(evaluations=[official], baselines={})
+    rows = comparison.score_rows({"mine": run.results})
+    assert "cells count as accuracy 0" in comparison.caption(rows)
+    assert "left out" not in comparison.caption(rows)
+
+
 def test_heat_maps_are_the_scores_and_the_neighbours():
     page = Page(report.page([record()]))
     accuracy, groups, train = (table for table in page.tables if table[0][0] == "class"
@@ -118,18 +149,22 @@ def test_a_page_needs_no_other_file():
     assert "@import" not in text
 
 
-HOSTILE = ("<b>", '"><script>alert(1)</script>', "{{ 7 * 7 }}", "$x^2$")
+HOSTILE = ("<b>", '"><script>alert(1)</script>', "{{ 7 * 7 }}", "$0_$50k")
 
 
 def test_names_from_the_data_are_text_and_nothing_else():
     cells = np.full((4, 2), 0.5)
-    run = record(HOSTILE[1], classes=HOSTILE, groups=("<i>", "&amp;"), analysis=None,
+    run = record(HOSTILE[1], classes=HOSTILE, groups=("<i>", "_$x$"),
                  evaluations=[scores(cells)])  # fmt: skip
     run.results["dataset"]["train_cell_counts"] = [[1, 1]] * 4
     page = Page(report.page([run, record("other", analysis=None)]))
     assert not {"b", "i", "script"} & set(page.tags)
     assert [row[0] for row in page.table("class")[1:]] == list(HOSTILE)
     assert Page(report.fragment(run)).table("class")[1][0] == "<b>"
+    # Dollars are no formulas, and no name is left out of a legend.
+    plotted = "".join(" ".join(page.texts).split())
+    assert "$0_$50k" in plotted
+    assert "_$x$" in plotted
 
 
 def test_a_run_that_was_stopped_has_a_page():
@@ -143,7 +178,8 @@ def test_a_run_that_was_stopped_has_a_page():
     ("deo", "floor", "said"),
     [
         ((0.30, 0.50), 0.15, "40.0±10.0 points, 25.0 more than what chance alone would show"),
-        ((0.10, 0.20), 0.12, "15.0±5.0 points, no more than chance alone would show"),
+        ((0.10, 0.20), 0.12, "15.0±5.0 points, within its spread of what chance alone would show"),
+        ((0.10, 0.20), 0.16, "15.0±5.0 points, no more than chance alone would show"),
         ((0.20,), 0.15, "20.0 points, 5.0 more than what chance"),
         ((None,), None, "nothing is known of gaps"),
     ],
@@ -161,6 +197,10 @@ def test_of_several_networks_and_steps_the_last_of_the_first():
     run = record(evaluations=[early, late, other])
     assert run.scores is late
     assert run.scored_on_the_way == [early, late]
+    again = scores(CELLS, step=4)
+    twice = record(evaluations=[early, late, other, again])
+    assert twice.scores is again
+    assert twice.scored_on_the_way == [early, again]
     titles = re.findall(r"<figcaption>(.*?)</figcaption>", report.page([run]))
     assert {"Accuracy in % over steps", "DEO_M in % over minutes"} <= set(titles)
     figure = plots.scores([run], "accuracy", over="seconds")

@@ -1,5 +1,6 @@
 """Scores of distilled sets from files: those of the run that made them, or a clear refusal."""
 
+import dataclasses
 import json
 import runpy
 import shutil
@@ -147,6 +148,31 @@ def test_the_images_are_scored_as_they_are_and_in_8_bits(monkeypatch):
     assert len(scored(monkeypatch, distilled, toy(), **{"evaluate.archs": "MLP,LeNet"})) == 4
 
 
+@pytest.mark.parametrize("is_rounded", [False, True])
+def test_it_takes_as_many_steps_as_it_says(monkeypatch, is_rounded):
+    whole, taken = some_set(), []
+    if is_rounded:  # then the 8-bit images are the same, and are not scored again
+        whole = dataclasses.replace(whole, images_float=whole.transform(whole.images))
+    uneven = dataclasses.replace(
+        whole, **{name: getattr(whole, name)[:5] for name in ("images", "images_float", "labels")}
+    )
+    report = fairness_report([0], [0], [0], num_classes=1, num_groups=1)
+
+    def record(self, arch, images, labels, groups, of_set, networks, on_steps):
+        taken.append(networks * of_set.total)
+        return Evaluation(arch, 1, (report,))
+
+    monkeypatch.setattr(scoring.Scoring, "_score", record)
+    monkeypatch.setattr(scoring.Scoring, "_evaluator", lambda *args: None)
+    chosen = {"evaluate.batch_size": 2, "evaluate.networks": 3, "evaluate.epochs": 4}
+    chosen |= {"evaluate.archs": "MLP,LeNet", "evaluate.baselines": "full,random"}
+    rescoring = Rescoring(uneven, make({"data.name": "toy", **chosen}), toy())
+    rescoring.results()
+    assert rescoring.steps == sum(taken)
+    assert len(taken) == (2 if is_rounded else 4) + 2
+    assert taken[0] == 3 * 5 * 3  # networks, epochs and one more, batches of 5 images
+
+
 def test_classes_have_the_numbers_of_the_data_set(monkeypatch):
     (_, labels), _ = scored(monkeypatch, some_set(), toy(classes=("c", "a", "b")))
     np.testing.assert_array_equal(labels, [1, 1, 2, 2, 0, 0])
@@ -215,7 +241,7 @@ def test_a_set_of_other_data(distilled, message):
 
 def test_groups_that_nobody_knows():
     config = make({"data.name": "toy", "evaluate.weighting": "inverse_share", "model": "MLP"})
-    with pytest.raises(ConfigError, match=r"or --evaluate\.weighting none"):
+    with pytest.raises(ConfigError, match=r"choose --evaluate\.weighting none"):
         Rescoring(some_set(), config, toy()).results()
 
 
@@ -247,6 +273,11 @@ def test_what_the_program_refuses(folder, capsys, tmp_path):
     refused(capsys, 3, "mnist not found", where)
     options = ["--data.name", "cmnist_fg", *head]
     refused(capsys, 2, "classes '0', '1', cmnist_fg has '0', '1', '2', ", str(plain), *options)
+    refused(capsys, 2, "--resume is for experiments/run.py", where, "--resume", "auto")
+    refused(capsys, 2, "--tensorboard is for experiments/run.py", where, "--tensorboard")
+    shutil.copytree(folder, tmp_path / "both" / "fairdd")
+    shutil.copytree(folder, tmp_path / "both" / "vanilla")
+    refused(capsys, 3, "runs that have one: fairdd, vanilla; pass one", str(tmp_path / "both"))
     (tmp_path / "result.pt").write_bytes(b"PK")
     refused(capsys, 3, "experiments/convert_pt.py", str(tmp_path / "result.pt"))
 

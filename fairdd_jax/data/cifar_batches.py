@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fairdd_jax.data.idx import SplitName
-from fairdd_jax.errors import DataError
+from fairdd_jax.errors import DataError, one_line
 
 _NAMES: dict[str, tuple[str, ...]] = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
@@ -96,8 +96,8 @@ def _pickled(path: Path, data: bytes) -> tuple[np.ndarray, np.ndarray]:
         labels = np.asarray(batch[b"labels"], np.uint8)
         return np.asarray(batch[b"data"], np.uint8).reshape(len(labels), _ROW - 1), labels
     except Exception as error:  # a pickle that is none of these raises anything
-        text = " ".join(str(error).split())
-        raise DataError(f"{path} is no batch of CIFAR-10 ({text}); get it again") from None
+        what = f"{path} is no batch of CIFAR-10 ({one_line(error)})"
+        raise DataError(f"{what}; get it again") from None
 
 
 class _ArraysOnly(pickle.Unpickler):

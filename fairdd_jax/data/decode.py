@@ -9,6 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from fairdd_jax.data.balance import to_grey
+from fairdd_jax.errors import one_line
 
 Fit = Literal["crop", "stretch"]
 
@@ -142,5 +143,5 @@ def _reason(data: bytes, error: Exception) -> str:
     start = data[:256].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "it is a web page"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error)
     return "it is no image" if text.startswith("cannot identify") else text

@@ -10,13 +10,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from fairdd_jax.data.files import images_below
-from fairdd_jax.errors import DataError, unknown_name
+from fairdd_jax.errors import DataError, one_line, unknown_name
 
 # Columns of what folders say, and defaults of what a table says.
 PATH, TARGET, PROTECTED, SPLIT = "path", "target", "protected", "split"
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SHOWN = 3  # rows that a message names
-_LONGEST = 200  # letters of another program's message
 _MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
 Columns = dict[str, list[str | None]]
 
@@ -106,7 +105,7 @@ def _reason(error: Exception) -> str:
     """What is wrong with a table, without the noise that a file of another kind has for a row."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
-    text = " ".join(str(error).split())[:_LONGEST]
+    text = one_line(error)
     text = "".join(takewhile(lambda c: c.isprintable() and c != "\ufffd", text))
     return f"{text}; it must be CSV in UTF-8 or Parquet"
 

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fairdd_jax.errors import DataError
+from fairdd_jax.errors import DataError, one_line
 
 
 def prepare(data_dir: Path | None, name: str) -> Path:
@@ -81,9 +81,3 @@ def _need_tensorflow(doing: str) -> None:
 def has_tensorflow() -> bool:
     """Whether it is installed."""
     return importlib.util.find_spec("tensorflow") is not None
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error of tensorflow-datasets, shortened."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

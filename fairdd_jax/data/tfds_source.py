@@ -19,7 +19,7 @@ from PIL import Image
 from fairdd_jax.data import tfds_prepare
 from fairdd_jax.data.files import Folder, ImageFiles, Records, images_below, not_found
 from fairdd_jax.data.idx import SplitName
-from fairdd_jax.errors import DataError
+from fairdd_jax.errors import DataError, one_line
 
 # What a message says besides where to put files.
 _ADVICE = (
@@ -235,7 +235,7 @@ def _opened(folder: Path) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:  # tfds raises anything from KeyError to its own classes
-        text = tfds_prepare.one_line(error)
+        text = one_line(error)
         raise DataError(f"the tfds copy {folder} cannot be read: {text}") from error
 
 

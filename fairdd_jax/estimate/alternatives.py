@@ -78,6 +78,7 @@ def less_time(
     samplings = dict.fromkeys(sampling for _, sampling in measured.updates)
     for sampling in sorted(samplings, key=lambda name: name != configs[0].sampling):
         start = {} if sampling == configs[0].sampling else {"sampling": sampling}
+        most = 0
         for scoring in _cheaper_scoring(configs[0]):
             settings = start | scoring
             if fits(settings):
@@ -87,7 +88,8 @@ def less_time(
             if "evaluate.networks" in scoring and few not in _FEW_NETWORKS:
                 continue
             steps = _most(lambda n: fits(settings | {"steps": n}), configs[0].steps)  # noqa: B023
-            if steps:
+            if steps > most:  # else it scores less and gains nothing
+                most = steps
                 fewer = settings | {"steps": steps}
                 yield fewer, spent(fewer)
 

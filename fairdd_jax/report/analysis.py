@@ -11,7 +11,7 @@ from fairdd_jax import models
 from fairdd_jax.data import Dataset, Split
 from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.embedding import Embedding
-from fairdd_jax.errors import DataError
+from fairdd_jax.errors import DataError, one_line
 from fairdd_jax.grouping import Features, random_features
 from fairdd_jax.workdir import write_atomically
 
@@ -78,8 +78,9 @@ class Analysis:
         except FileNotFoundError:
             return None
         except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise DataError(f"{path} is damaged ({reason}); remove it or run again") from None
+            raise DataError(
+                f"{path} is damaged ({one_line(error)}); remove it or run again"
+            ) from None
 
 
 def analyse(run: "Run") -> Analysis:
@@ -146,11 +147,12 @@ def _of_every_cell(split: Split, dataset: Dataset, number: int) -> np.ndarray:
 
 
 def _map(features: np.ndarray, *, seed: int) -> np.ndarray:
-    """t-SNE of features ``[N, D]``, ``[N, 2]``; none of fewer than four or of equal ones."""
+    """t-SNE of features ``[N, D]``, ``[N, 2]``; none of fewer than four, equal or infinite ones."""
     from sklearn.manifold import TSNE  # takes a second to import
     from threadpoolctl import threadpool_limits
 
-    if len(features) < 4 or not np.ptp(features, axis=0).any():
+    is_finite = np.isfinite(features).all()  # not of a network that diverged
+    if len(features) < 4 or not is_finite or not np.ptp(features, axis=0).any():
         return np.zeros((0, 2), np.float32)
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
     with threadpool_limits(1):  # several threads add up in any order

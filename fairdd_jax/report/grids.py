@@ -40,15 +40,20 @@ def side_by_side(panels: dict[str, Image.Image]) -> Image.Image:
     lines = max(title.count("\n") for title in panels) + 1
     header = 24 * lines + 12
     margin = 16
-    width = sum(panel.width + margin for panel in panels.values()) + margin
+    ruler = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    widths = [
+        max(panel.width, int(ruler.multiline_textbbox((0, 0), title, font=font)[2]))
+        for title, panel in panels.items()
+    ]
+    width = sum(widths) + margin * (len(panels) + 1)
     height = header + max(panel.height for panel in panels.values()) + margin
     canvas = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     x = margin
-    for title, panel in panels.items():
+    for (title, panel), column in zip(panels.items(), widths, strict=True):
         draw.multiline_text((x, 8), title, fill=_INK, font=font, spacing=6)
         canvas.paste(panel, (x, header))
-        x += panel.width + margin
+        x += column + margin
     return canvas
 
 

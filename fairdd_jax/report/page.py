@@ -45,21 +45,25 @@ def page(records: Sequence[Record]) -> str:
     Returns:
       HTML with style and pictures inside, for any width, light and dark, and for paper.
     """
-    first = records[0]
-    config = first.results["config"]
-    what = f"{config['data']['name']} {config['method']}"
-    title = f"{what} {config['fairness']}" if len(records) == 1 else f"{what}, {len(records)} runs"
     return (
         environment()
         .get_template("report.html")
         .render(
-            title=title,
+            title=_title(records),
             single=len(records) == 1,
             runs=[_run(record) for record in records],
             table=_table(records),
             plots=_plots(records),
             differences=_differences(records),
         )
+    )
+
+
+def _title(records: Sequence[Record]) -> str:
+    configs = [record.results["config"] for record in records]
+    what = ", ".join(dict.fromkeys(f"{c['data']['name']} {c['method']}" for c in configs))
+    return (
+        f"{what} {configs[0]['fairness']}" if len(configs) == 1 else f"{what}: {len(configs)} runs"
     )
 
 
@@ -88,6 +92,7 @@ def _run(record: Record, *, grids_only: bool = False) -> dict[str, Any]:
         "verdict": verdict(record),
         "grids": _grids(record),
         "more_classes": max(0, len(record.distilled.class_names) - _MOST_CLASSES),
+        "more_images": max(0, plots.images_by_class(record).shape[1] - _MOST_IMAGES),
     }
     if grids_only:
         return shown
@@ -170,7 +175,9 @@ def _plots(records: Sequence[Record]) -> dict[str, str]:
     classes = {tuple(record.results["dataset"]["classes"]) for record in records if record.scores}
     if len(classes) == 1:
         scored = [record for record in records if record.scores]
-        figures["Gap between the groups of every class"] = plots.gaps(scored)
+        number = len(next(iter(classes)))
+        which = "every class" if number <= plots.MOST_BARS else "the classes where it is largest"
+        figures[f"Gap between the groups of {which}, in %"] = plots.gaps(scored)
     return {name: plots.svg(figure, name=name) for name, figure in figures.items()}
 
 

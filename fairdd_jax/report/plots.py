@@ -1,8 +1,9 @@
 """Plots of runs, for pages and notebooks: readable on light and dark ground and without colours."""
 
+import functools
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
@@ -20,11 +21,32 @@ _DASHES = ("-", "--", ":", "-.")
 _INK = "#010203"  # stands for the colour of the text around, whatever that is
 _SIZE = (4.8, 3.0)  # inches: a phone shows it at its own size
 _MOST_NAMES = 20  # in a legend
-_MOST_BARS = 40
+MOST_BARS = 40
 
 Over = str
 """``step`` or ``seconds``."""
 _AXES = {"step": "steps of distillation", "seconds": "minutes of distillation"}
+
+
+P = ParamSpec("P")
+
+
+def _literal(plot: "Callable[P, Figure]") -> "Callable[P, Figure]":
+    """Names are the user's: a plot shows their dollars and leaves out none."""
+
+    @functools.wraps(plot)
+    def literal(*arguments: P.args, **options: P.kwargs) -> "Figure":
+        import matplotlib as mpl
+
+        with mpl.rc_context({"text.parse_math": False}):
+            return plot(*arguments, **options)
+
+    return literal
+
+
+def _label(name: str) -> str:
+    """A name for a legend, which leaves out those that begin with an underscore."""
+    return f"\u200b{name}" if name.startswith("_") else name
 
 
 def style(index: int) -> tuple[str, str]:
@@ -32,6 +54,7 @@ def style(index: int) -> tuple[str, str]:
     return _COLOURS[index % 8], _MARKERS[(index + index // 8) % 8]
 
 
+@_literal
 def loss(records: Sequence[Record], *, over: Over) -> "Figure":
     """The matching loss of every run, over steps or minutes."""
     figure, axes = _figure()
@@ -47,6 +70,7 @@ def loss(records: Sequence[Record], *, over: Over) -> "Figure":
     return figure
 
 
+@_literal
 def scores(records: Sequence[Record], score: str, *, over: Over) -> "Figure":
     """A score of every run that was scored on the way, in percent over steps or minutes."""
     figure, axes = _figure()
@@ -71,20 +95,21 @@ def _position(line: dict[str, Any], over: Over) -> float:
     return float(line["seconds"]) / 60 if over == "seconds" else float(line["step"])
 
 
+@_literal
 def gaps(records: Sequence[Record]) -> "Figure":
     """The gap between the groups of every class, in percent; of many classes those with the largest
     gaps."""
     found = [(record, gap) for record in records if (gap := gap_per_class(record)) is not None]
     names = found[0][0].results["dataset"]["classes"]
     order = np.arange(len(names))
-    if len(names) > _MOST_BARS:
-        order = np.sort(np.argsort(-np.max([gap for _, gap in found], 0))[:_MOST_BARS])
+    if len(names) > MOST_BARS:
+        order = np.sort(np.argsort(-np.max([gap for _, gap in found], 0))[:MOST_BARS])
     figure, axes = _figure()
     width = 0.8 / len(found)
     for index, (record, gap) in enumerate(found):
         x = np.arange(len(order)) + (index - (len(found) - 1) / 2) * width
         colour, hatch = style(index)[0], ("", "//", "..", "xx")[index % 4]
-        bars = axes.bar(x, 100 * gap[order], width, color=colour, label=record.name)
+        bars = axes.bar(x, 100 * gap[order], width, color=colour, label=_label(record.name))
         for bar in bars:
             bar.set(hatch=hatch, edgecolor=_INK, linewidth=0.5)
     axes.set_xticks(
@@ -108,13 +133,16 @@ def gap_per_class(record: Record) -> np.ndarray | None:
     return np.where(known.sum(1) > 1, highest - lowest, 0.0)
 
 
+@_literal
 def scatter(points: np.ndarray, values: np.ndarray, names: Sequence[str]) -> "Figure":
     """Points ``[N, 2]`` by what they are, each with a colour and a shape of its own."""
     figure, axes = _figure()
     for value, name in enumerate(names):
         colour, marker = style(value)
         own = points[values == value]
-        axes.scatter(own[:, 0], own[:, 1], s=12, color=colour, marker=marker, label=name, lw=0)
+        axes.scatter(
+            own[:, 0], own[:, 1], s=12, color=colour, marker=marker, label=_label(name), lw=0
+        )
     axes.set(xticks=[], yticks=[], aspect="equal")
     axes.spines[:].set_visible(False)
     if len(names) <= _MOST_NAMES:
@@ -123,6 +151,7 @@ def scatter(points: np.ndarray, values: np.ndarray, names: Sequence[str]) -> "Fi
     return figure
 
 
+@_literal
 def overview(record: Record) -> "Figure":
     """The synthetic images, a class per row, and the loss beside them."""
     import matplotlib.pyplot as plt
@@ -192,7 +221,7 @@ def _figure() -> "tuple[Figure, Axes]":
 
 def _line(axes: "Axes", index: int, x: Any, y: Any, name: str, marker: str = "") -> None:
     dash = _DASHES[index % len(_DASHES)]
-    axes.plot(x, y, dash, color=style(index)[0], label=name, marker=marker, markersize=4)
+    axes.plot(x, y, dash, color=style(index)[0], label=_label(name), marker=marker, markersize=4)
 
 
 def _legend(axes: "Axes", **options: Any) -> None:

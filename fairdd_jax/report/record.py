@@ -10,7 +10,10 @@ from fairdd_jax.distilled import DistilledSet, load_distilled
 from fairdd_jax.errors import ConfigError, DataError
 from fairdd_jax.report.analysis import Analysis
 
-_REQUIRED = ("config", "dataset", "evaluations", "evaluations_uint8", "baselines", "environment")
+_REQUIRED = (
+    *("config", "dataset", "evaluations", "evaluations_uint8", "baselines"),
+    *("environment", "peak_memory_bytes", "seed", "timing"),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +36,20 @@ class Record:
 
     @property
     def scores(self) -> dict[str, Any] | None:
-        """The scores of the last images with the first architecture; None before there are any."""
+        """The scores of the last images with the first architecture, the latest if there are
+        several; None before there are any."""
         evaluations: list[dict[str, Any]] = self.results["evaluations"]
         last = [s for s in evaluations if s["step"] == evaluations[-1]["step"]]
-        return last[0] if last else None
+        return [s for s in last if s["arch"] == last[0]["arch"]][-1] if last else None
 
     @property
     def scored_on_the_way(self) -> list[dict[str, Any]]:
-        """All scores with that architecture, in the order of steps."""
+        """All scores with that architecture, the latest of every step, in the order of steps."""
         final = self.scores
         arch = final and final["arch"]
-        return [s for s in self.results["evaluations"] if s["arch"] == arch]
+        return list(
+            {s["step"]: s for s in self.results["evaluations"] if s["arch"] == arch}.values()
+        )
 
 
 def read(folder: str | Path, *, name: str | None = None) -> Record:
@@ -102,6 +108,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         text = path.read_text()
     except FileNotFoundError:
         return []
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({error}); remove it or run again") from None
     for line in text.splitlines():
         try:
             lines.append(json.loads(line))

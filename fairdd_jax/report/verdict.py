@@ -36,6 +36,8 @@ def _gap(record: Record) -> str:
     text = f"Its largest gap between the groups of a class (DEO_M) is {percent(gap)} points"
     points = 100 * (gap["mean"] - floor)
     chance = f"chance alone would show on this test set, {100 * floor:.1f}"
-    if gap["mean"] - floor <= (gap["std"] or 0.0):
+    if gap["mean"] <= floor:
         return f"{text}, no more than {chance}."
+    if gap["mean"] - floor <= (gap["std"] or 0.0):
+        return f"{text}, within its spread of what {chance}."
     return f"{text}, {points:.1f} more than what {chance}."
