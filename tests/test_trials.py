@@ -104,12 +104,14 @@ def test_tables_have_what_is_known():
     assert "| vanilla | " not in text
 
     comparison = equal_time.COMPARISONS["methods"]
-    pace = {"updates": 3, "cpu_s": [20.0, 3.0, 5.0], "cores": 2}
+    pace = {"updates": 3, "cpu_s": [20.0, 3.0, 5.0], "cores": 2, "peak_memory_bytes": 2**30}
     known = {comparison.pace("dm, cobra").key: {"result": pace}}
-    known[comparison.trial("dm, cobra", 0, pace).key] = {"result": result(0.9, 0.1)}
+    entry = {"result": result(0.9, 0.1), "environment": {"device": "gpu Some"}}
+    known[comparison.trial("dm, cobra", 0, pace).key] = entry
     text = "\n".join(equal_time.lines(comparison, known, seeds=1))
     assert "| dm, cobra | 3 | 2.00 | 1.0 | 90.0 | 10.0 | 5.0 | 1 |" in text
     assert "vanilla" not in text
+    assert "Time is that of 2 CPU cores; updates and scores are of gpu Some." in text
 
 
 @pytest.mark.parametrize("name", equal_time.COMPARISONS)
@@ -119,6 +121,7 @@ def test_rows_get_equal_time(name):
     for row in comparison.rows:
         trial = comparison.trial(row, 0, pace)
         assert trial.updates == 1 + (comparison.seconds - 10) // 2
+        assert "evaluate.epochs" not in trial.settings  # all are scored alike
         chosen = presets.compose(trial.preset) | trial.settings
         assert trials.configuration.make(chosen).updates >= trial.updates
         assert comparison.pace(row).updates > 1

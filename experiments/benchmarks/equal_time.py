@@ -5,8 +5,9 @@ python experiments/benchmarks/equal_time.py --data_dir DATA [--only methods] [--
 The pace of every row is measured first: CPU seconds of an update, and of the first one with all
 before it, compiling included, divided by the number of cores, which every row keeps busy. A row
 then gets as many updates as fit into the time that all get. So nothing else that the machine does
-takes part in the result. Each trial distils 10 images per class and scores one network of 300
-epochs. What the JSON has already is not run again; the table beside it is drawn from it.
+takes part in the result, nor which machine computes the updates. Each trial distils 10 images per
+class and scores one network of 300 epochs. What the JSON has already is not run again; the table
+beside it is drawn from it.
 """
 
 import statistics
@@ -67,10 +68,13 @@ def seconds_per_update(pace: Result) -> float:
 
 def _own(*data: str) -> dict[str, tuple[str, dict[str, Any]]]:
     """Rows of our own method and of those that it has to beat."""
+    plain = presets.compose_parts("dm")
+    mosaic = presets.compose_parts("dm", recipe="mosaic")
     ways = {
         "fairdd": {"fairness": "fairdd"},
         "cobra": {"fairness": "cobra"},
-        "mosaic": presets.compose_parts("dm", recipe="mosaic"),
+        # Its own settings alone: how it is scored is the same for all.
+        "mosaic": {name: value for name, value in mosaic.items() if value != plain.get(name)},
     }
     return {f"{name}, {way}": (f"{name}_dm", ways[way]) for name in data for way in ways}
 
@@ -98,6 +102,8 @@ COMPARISONS = {
 def lines(comparison: Comparison, results: Results, seeds: int) -> Iterator[str]:
     """The comparison as Markdown; rows without a score yet are left out."""
     names = " | ".join(SCORES.values())
+    shown: list[dict[str, Any]] = []
+    cores = 0
     yield f"## {comparison.title}, {comparison.seconds / 60:g} minutes each\n"
     yield f"| | updates | s per update | GiB | {names} | seeds |"
     yield f"| --- |{' --- |' * (len(SCORES) + 4)}"
@@ -106,16 +112,21 @@ def lines(comparison: Comparison, results: Results, seeds: int) -> Iterator[str]
             continue
         pace = results[comparison.pace(name).key]["result"]
         trials = [comparison.trial(name, seed, pace) for seed in range(seeds)]
-        found = [results[trial.key]["result"] for trial in trials if trial.key in results]
-        if not found:
+        entries = [results[trial.key] for trial in trials if trial.key in results]
+        if not entries:
             continue
+        shown, cores = shown + entries, pace["cores"]
+        found = [entry["result"] for entry in entries]
         scores = [next(iter(result["scores"].values())) for result in found]
         cells = " | ".join(percent([each[score] for each in scores]) for score in SCORES)
         updates = statistics.median(result["updates"] for result in found)
         step = seconds_per_update(pace)
-        memory = max(result["peak_memory_bytes"] for result in found) / 2**30
+        memory = pace["peak_memory_bytes"] / 2**30
         yield f"| {name} | {updates:.0f} | {step:.2f} | {memory:.1f} | {cells} | {len(found)} |"
-    yield ""
+    if not shown:
+        return
+    devices = sorted({entry["environment"]["device"] for entry in shown})
+    yield f"\nTime is that of {cores} CPU cores; updates and scores are of {', '.join(devices)}.\n"
 
 
 def main() -> int:
