@@ -1,5 +1,6 @@
-"""The tables of `reproduce.py`, from the JSON files of its runs alone."""
+"""The tables and pictures of `reproduce.py`, from the JSON files of its runs alone."""
 
+import io
 import json
 import statistics
 from collections import defaultdict
@@ -10,6 +11,7 @@ from typing import Any
 
 from fairdd_jax import published, workdir
 from fairdd_jax.comparison import percent
+from fairdd_jax.report import plots
 from fairdd_jax.report.command import command_of
 
 SCORES = {"accuracy": "accuracy", "deo_max": "DEO_M", "deo_mean": "DEO_A"}
@@ -84,6 +86,8 @@ def read(table: str, results: Path) -> list[Row]:
             Row(dataset, baseline, ipc, [run], [run["baselines"][baseline]])
             for (dataset, ipc), run in scored.items()
         ]
+    # Runs of no step are there for the baselines.
+    rows = [row for row in rows if row.name in BASELINES or row.runs[0]["config"]["steps"]]
     return sorted(rows, key=lambda row: (row.dataset, row.ipc))
 
 
@@ -128,7 +132,44 @@ def _cells(row: Row) -> Iterator[str]:
     yield " / ".join(f"{100 * value:.1f}" for value in paper.values())
 
 
+def picture(rows: Iterable[Row]) -> bytes:
+    """Accuracy over DEO_M, a panel for each data set and IPC, with the paper's rows as crosses."""
+    from matplotlib.figure import Figure
+
+    panels: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        panels[row.dataset, row.ipc].append(row)
+    figure = Figure(figsize=(3.4 * len(panels), 3.4), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    names = sorted({row.name for each in panels.values() for row in each})
+    for axis, ((dataset, ipc), each) in zip(axes, panels.items(), strict=True):
+        for row in each:
+            colour, marker = plots.style(names.index(row.name))
+            gap, right = row.score("deo_max"), row.score("accuracy")
+            axis.errorbar(
+                100 * gap["mean"],
+                100 * right["mean"],
+                100 * right["std"],
+                100 * gap["std"],
+                marker=marker,
+                color=colour,
+                label=row.name,
+            )
+            paper = row.paper()
+            if {"deo_max", "accuracy"} <= paper.keys():
+                axis.plot(100 * paper["deo_max"], 100 * paper["accuracy"], "x", color=colour)
+        axis.set(title=f"{dataset}, IPC {ipc}", xlabel="DEO_M in %", xlim=(0, 103))
+    axes[0].set_ylabel("accuracy in %")
+    labels = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=len(labels))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
 def write(table: str, results: Path) -> None:
-    """Write TABLE.md beside the folder of its runs."""
-    text = "\n".join(lines(read(table, results))) + "\n"
-    workdir.write_atomically(results / f"{table}.md", text.encode())
+    """Write TABLE.md and TABLE.png beside the folder of its runs."""
+    rows = read(table, results)
+    workdir.write_atomically(results / f"{table}.md", ("\n".join(lines(rows)) + "\n").encode())
+    if rows:
+        workdir.write_atomically(results / f"{table}.png", picture(rows))

@@ -6,7 +6,6 @@ import json
 import re
 import runpy
 import tracemalloc
-from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import originals
 import pytest
+from pages import Page
 from PIL import Image
 from rich.console import Console
 
@@ -343,35 +343,6 @@ def test_the_picture_stays_readable():
     assert len(set(heights)) == 1
     large = audit_report.picture(dataset_of(np.ones((2, 2), int), np.ones((2, 2), int), side=600))
     assert max(large.size) < 2000
-
-
-class Page(HTMLParser):
-    """The tags, the texts and the tables of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.texts, self.tables, self.sources = [], [], [], []
-        self.in_cell = False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.sources += [value for name, value in attrs if name in ("src", "href")]
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-            self.in_cell = True
-
-    def handle_endtag(self, tag):
-        self.in_cell = self.in_cell and tag not in ("td", "th")
-
-    def handle_data(self, text):
-        self.texts.append(text)
-        if self.in_cell:
-            self.tables[-1][-1][-1] += text
 
 
 HOSTILE = ["<b>", "</td><script>alert(1)</script>", '"&amp;$name']

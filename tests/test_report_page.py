@@ -4,10 +4,10 @@ import base64
 import io
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from pages import Page
 from PIL import Image
 from records import CELLS, log_line, record, scores
 from rich.console import Console
@@ -16,40 +16,6 @@ from fairdd_jax import comparison, outputs, report
 from fairdd_jax import console as terminal
 from fairdd_jax.report import plots
 from fairdd_jax.report.verdict import verdict
-
-
-class Page(HTMLParser):
-    """The tables, headings and pictures of a page."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.tables, self.images, self.texts, self.attributes = [], [], [], [], []
-        self.in_cell = False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attributes]
-        if tag == "table":
-            self.tables.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-            self.in_cell = True
-        elif tag == "img":
-            self.images.append(dict(attributes))
-
-    def handle_endtag(self, tag):
-        self.in_cell &= tag not in ("td", "th")
-
-    def handle_data(self, data):
-        self.texts.append(data)
-        if self.in_cell:
-            self.tables[-1][-1][-1] += data.strip()
-
-    def table(self, corner):
-        return next(table for table in self.tables if table[0][0] == corner)
 
 
 def text_rows(rows):

@@ -1,5 +1,6 @@
 """The driver of the tables, and the tables that are drawn from its files."""
 
+import io
 import json
 import shutil
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import records
+from PIL import Image
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
@@ -152,12 +154,24 @@ def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
     assert row.paper() == {"accuracy": 0.9461, "deo_max": 0.1704, "deo_mean": 0.0795}
     assert (baseline.name, baseline.paper()) == ("random", {})
     tabulate.write("t", tmp_path)
+    picture = (tmp_path / "t.png").read_bytes()
+    with Image.open(io.BytesIO(picture)) as opened:
+        assert opened.size[0] > 300
+    assert picture == tabulate.picture([row, baseline])
     first, second = (tmp_path / "t.md").read_text().splitlines()[2:4]
     assert first == (
         "| cmnist_fg | 10 | fairdd dm | 7 | 1.5 (cpu) | 1.0 | 2 x 2 | 93.0±2.2 "
         "| **15.0±5.0** (10.0) | **7.5±2.5** (5.0) | 94.6 / 17.0 / 8.0 |"
     )
     assert second.startswith("| cmnist_fg | 10 | random |  |  |  | 1 x 1 | 50.0 |")
+
+
+def test_a_run_of_no_step_gives_baselines_alone(tmp_path):
+    random = records.scores([[1.0]], accuracy=(0.5,), deo=(0.9,))
+    write_run(tmp_path / "t", "real", 0, accuracy=(0.3,), deo=(0.9,), baselines={"random": random})
+    path = next((tmp_path / "t").iterdir())
+    path.write_text(path.read_text().replace('"steps": 7', '"steps": 0'))
+    assert [row.name for row in tabulate.read("t", tmp_path)] == ["random"]
 
 
 @pytest.mark.parametrize(
