@@ -161,7 +161,7 @@ def picture(rows: Iterable[Row]) -> bytes:
         axis.set(title=f"{dataset}, IPC {ipc}", xlabel="DEO_M in %", xlim=(0, 103))
     axes[0].set_ylabel("accuracy in %")
     labels = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
-    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=len(labels))
+    figure.legend(labels.values(), labels.keys(), loc="outside lower center", ncols=3)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

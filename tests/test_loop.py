@@ -1,6 +1,7 @@
 """The step and the loop against plain loops over images and groups."""
 
 import dataclasses
+import itertools
 from functools import partial
 
 import jax
@@ -116,11 +117,17 @@ def plain_loss(config, dataset, step, params, synthetic):
 WHOLE = [{"sampling": "stratified", "per_cell": 60}, {"sampling": "proportional", "batch_real": 60}]
 
 
+SLOW = {("dc", "vanilla"), ("dm", "cobra"), ("dc", "cobra")}
+
+
 @pytest.mark.parametrize("sampler", WHOLE, ids=["stratified", "proportional"])
 @pytest.mark.parametrize(
-    "fairness", ["vanilla", "fairdd", pytest.param("cobra", marks=pytest.mark.slow)]
+    ("method", "fairness"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ())
+        for case in itertools.product(("dm", "dc"), ("vanilla", "fairdd", "cobra"))
+    ],
 )
-@pytest.mark.parametrize("method", ["dm", "dc"])
 def test_update_agrees_with_a_plain_loop(method, fairness, sampler):
     """With every cell drawn whole, a step is one SGD step on the loss of the whole data set."""
     dataset = toy()
@@ -224,7 +231,7 @@ def test_cobra_warms_the_network_up():
     assert losses_seen[0] != losses_seen[1]
 
 
-@pytest.mark.parametrize("method", ["dm", "dc"])
+@pytest.mark.parametrize("method", ["dm", "dc", pytest.param("cafe", marks=pytest.mark.slow)])
 def test_batch_norm_networks_work(method):
     config = settings(method, model="ConvNetD1W8BN", steps=2, log_every=1)
     lines = list(logged(config, toy()))

@@ -1,15 +1,19 @@
 """The driver of the tables, and the tables that are drawn from its files."""
 
+import dataclasses
 import io
 import json
 import shutil
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import records
 from PIL import Image
+
+from fairdd_jax import console
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
@@ -33,6 +37,17 @@ settings = { steps = 2, per_cell = 1, model = "ConvNetD1W8" }
 """
 
 
+def pretended(command):
+    """Leaves what the driver takes of a run, with the settings that run.py would read."""
+    chosen = console.read_command(command[2:], description=None)
+    folder = Path(chosen.options.workdir)
+    config = json.loads(json.dumps(dataclasses.asdict(chosen.config)))
+    write_run(folder, "results", config=config, baselines={"random": records.scores([[1.0]])})
+    (folder / "images").mkdir()
+    (folder / "images" / f"step_{chosen.config.steps:06d}.png").write_bytes(b"picture")
+    return SimpleNamespace(returncode=0)
+
+
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
     """Runs the driver on a small table; returns its exit code and the calls of run.py."""
@@ -41,13 +56,12 @@ def driver(tmp_path, monkeypatch):
     calls = []
     real = reproduce.subprocess.run
 
-    def called(command):
-        calls.append(command)
-        return real(command)
+    def call(*arguments, data_dir=HEAD, pretend=True):
+        def called(command):
+            calls.append(command)
+            return (pretended if pretend else real)(command)
 
-    monkeypatch.setattr(reproduce.subprocess, "run", called)
-
-    def call(*arguments, data_dir=HEAD):
+        monkeypatch.setattr(reproduce.subprocess, "run", called)
         calls.clear()
         places = ["--workdir", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
         options = ["--table", "small", "--data_dir", str(data_dir), *places, *arguments]
@@ -70,8 +84,9 @@ def test_every_row_of_every_table_can_be_run(table):
     assert seeds == sorted(seeds)
 
 
-def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys):
-    code, calls = driver("--only", "cmnist_fg", "fairdd")
+@pytest.mark.parametrize("pretend", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys, pretend):
+    code, calls = driver("--only", "cmnist_fg", "fairdd", pretend=pretend)
     assert (code, len(calls)) == (0, 2)
     results = tmp_path / "results" / "small"
     names = [f"cmnist_fg_dm_fairdd_ipc1_seed{seed}" for seed in (0, 1)]
@@ -93,14 +108,14 @@ def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys):
     # Other settings are another run.
     reproduce.TABLES.write_text(SMALL.replace("steps = 2", "steps = 1"))
     shutil.rmtree(tmp_path / "runs")
-    code, calls = driver("--only", names[0])
+    code, calls = driver("--only", names[0], pretend=pretend)
     assert (code, len(calls)) == (0, 1)
     assert json.loads((results / f"{names[0]}.json").read_text())["config"]["steps"] == 1
 
 
 def test_a_run_that_fails_ends_it_with_its_code_and_keeps_nothing(driver, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
-    code, calls = driver(data_dir=tmp_path / "nowhere")
+    code, calls = driver(data_dir=tmp_path / "nowhere", pretend=False)
     assert (code, len(calls)) == (3, 1)
     assert not (tmp_path / "results" / "small").exists()
 
@@ -122,31 +137,39 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
-def write_run(folder, name, seed, *, accuracy, deo, floor=0.1, baselines=None, **settings):
-    config = records.config(data__name="cmnist_fg", ipc=10, seed=seed, steps=7, **settings)
+def write_run(folder, name, *, config, baselines, seconds=60.0, **changes):
+    """What the driver and the tables read of results.json."""
     content = {
         "config": config,
-        "evaluations": [records.scores([[1.0]], accuracy=accuracy, deo=deo, floor=floor)],
-        "baselines": baselines or {},
-        "timing": {"distill_s": 60.0 + 60 * seed, "evaluate_s": 1.0},
+        "evaluations": [records.scores([[1.0]], **changes)],
+        "baselines": baselines,
+        "timing": {"distill_s": seconds, "evaluate_s": 1.0},
         "peak_memory_bytes": 2**30,
         "environment": {"device": "cpu cpu"},
+        "seed": config["seed"],
     }
-    folder.mkdir(exist_ok=True)
-    (folder / f"cmnist_fg_dm_{name}_ipc10_seed{seed}.json").write_text(json.dumps(content))
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / f"{name}.json").write_text(json.dumps(content))
+
+
+def write_row(folder, seed, *, name="fairdd", steps=7, baselines=(), **changes):
+    """One seed of a row of C-MNIST."""
+    config = records.config(data__name="cmnist_fg", ipc=10, seed=seed, steps=steps)
+    write_run(
+        folder,
+        f"cmnist_fg_dm_{name}_ipc10_seed{seed}",
+        config=config,
+        baselines=dict(baselines),
+        seconds=60.0 + 60 * seed,
+        **changes,
+    )
 
 
 def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
     random = records.scores([[1.0]], accuracy=(0.5,), deo=(0.9,))
-    write_run(tmp_path / "t", "fairdd", 0, accuracy=(0.9, 0.92), deo=(0.2, 0.2))
-    write_run(
-        tmp_path / "t",
-        "fairdd",
-        1,
-        accuracy=(0.94, 0.96),
-        deo=(0.1, 0.1),
-        baselines={"random": random},
-    )
+    write_row(tmp_path / "t", 0, accuracy=(0.9, 0.92), deo=(0.2, 0.2))
+    baselines = {"random": random}
+    write_row(tmp_path / "t", 1, accuracy=(0.94, 0.96), deo=(0.1, 0.1), baselines=baselines)
     row, baseline = tabulate.read("t", tmp_path)
     assert (row.dataset, row.name, row.ipc) == ("cmnist_fg", "fairdd dm", 10)
     assert row.score("accuracy")["mean"] == pytest.approx(0.93)
@@ -168,9 +191,7 @@ def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
 
 def test_a_run_of_no_step_gives_baselines_alone(tmp_path):
     random = records.scores([[1.0]], accuracy=(0.5,), deo=(0.9,))
-    write_run(tmp_path / "t", "real", 0, accuracy=(0.3,), deo=(0.9,), baselines={"random": random})
-    path = next((tmp_path / "t").iterdir())
-    path.write_text(path.read_text().replace('"steps": 7', '"steps": 0'))
+    write_row(tmp_path / "t", 0, name="real", steps=0, baselines={"random": random})
     assert [row.name for row in tabulate.read("t", tmp_path)] == ["random"]
 
 
@@ -184,7 +205,7 @@ def test_a_run_of_no_step_gives_baselines_alone(tmp_path):
     ],
 )
 def test_a_gap_that_chance_alone_shows_counts_as_reached(tmp_path, accuracy, deo, floor, reached):
-    write_run(tmp_path / "t", "fairdd", 0, accuracy=(accuracy,) * 2, deo=(deo,) * 2, floor=floor)
+    write_row(tmp_path / "t", 0, accuracy=(accuracy,) * 2, deo=(deo,) * 2, floor=floor)
     (row,) = tabulate.read("t", tmp_path)
     assert row.reaches("accuracy", 0.9461) == reached[0]
     assert row.reaches("deo_max", 0.1704) == reached[1]

@@ -102,7 +102,7 @@ def whole():
     [
         ("dm", 2),
         pytest.param("dm", 5, marks=SLOW),
-        ("dc", 6),
+        pytest.param("dc", 6, marks=SLOW),
         pytest.param("dc", 9, marks=SLOW),
         pytest.param("dsa", 3, marks=SLOW),
         pytest.param("dream", 7, marks=SLOW),

@@ -487,10 +487,8 @@ def test_interrupts_save_at_any_time(capsys, tmp_path, monkeypatch, phase, stop,
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_stop_a_distillation_and_save_it(tmp_path, number, code):
     folder = tmp_path / "run"
     # A shell may have started the tests with interrupts ignored, which children inherit.

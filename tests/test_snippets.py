@@ -55,10 +55,8 @@ for arguments in ((right, test), (right, test), (wrong, test), (right,)):
 """
 
 
-@pytest.mark.parametrize(
-    "framework",
-    ["flax", pytest.param("keras", marks=pytest.mark.slow), "torch"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", ["flax", "keras", "torch"])
 def test_the_snippets_learn_what_the_labels_say(files, framework, tmp_path):
     if framework == "torch" and not importlib.util.find_spec("torch"):
         pytest.skip("no PyTorch")

@@ -41,6 +41,7 @@ def test_a_trial_stops_when_its_updates_are_done():
     assert np.sum(found["test_cell_counts"]) == 20
 
 
+@pytest.mark.slow
 def test_what_is_known_is_not_run_again(tmp_path, monkeypatch):
     out = tmp_path / "trials.json"
     known, new = (Trial("cmnist_fg_dm", {**SMALL, "steps": n}) for n in (0, 1))

@@ -207,6 +207,7 @@ def tiny():
     jax.config.update("jax_enable_x64", False)
 
 
+@pytest.mark.slow
 def test_second_derivatives_match_finite_differences(tiny):
     """Of the cross-entropy by parameters and images, as gradient matching takes them."""
     network, params, images = tiny

@@ -27,6 +27,7 @@ def events(folder):
             position += 16 + length
 
 
+@pytest.mark.slow
 def test_both_write_what_they_promise(tmp_path):
     folder = tmp_path / "run"
     arguments = [*HEAD_RUN, "--steps", "3", "--workdir", str(folder)]
