@@ -88,7 +88,7 @@ COMPARISONS = {
     ),
     "methods": Comparison(
         "Methods and fairness modes, full C-MNIST (FG)",
-        120,
+        300,
         {"dm": 11, "dc": 4, "dsa": 4, "idc": 4, "dream": 11, "cafe": 4},
         {
             f"{method}, {fairness}": (f"cmnist_fg_{method}", {"fairness": fairness})
