@@ -54,7 +54,9 @@ def run(arguments: list[str], console: Console) -> int:
 def _name(place: str) -> str:
     """What a set is called: its folder or file, and of a run's distilled.npz the run."""
     path = Path(place).resolve()
-    return path.parent.name if path.name == "distilled.npz" else path.stem
+    if path.name == "distilled.npz":
+        return path.parent.name
+    return path.name if path.is_dir() else path.stem
 
 
 if __name__ == "__main__":

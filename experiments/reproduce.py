@@ -11,7 +11,7 @@ itself, and what the analysis says, are drawn from these files alone.
 import argparse
 import dataclasses
 import json
-import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tabulate
+import jax
+import result_tables
 from rich.console import Console
 
 from fairdd_jax import config as configuration
@@ -29,6 +30,7 @@ from fairdd_jax import console as terminal
 from fairdd_jax import interrupts, presets, workdir
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.presets import flat
+from fairdd_jax.schema import SURROUNDINGS
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -73,11 +75,21 @@ class Job:
         )
         return content
 
+    def is_of(self, config: dict[str, Any]) -> bool:
+        """Whether a run with that configuration is this one, wherever it was computed."""
+        mine = self.config()
+        return all(
+            config.get(name) == value for name, value in mine.items() if name not in SURROUNDINGS
+        )
+
     def command(self, folder: Path, data_dir: str | None) -> list[str]:
         """The call of run.py."""
         line = [sys.executable, str(HERE / "run.py"), "--config", self.preset]
         line += ["--recipe", self.recipe] if self.recipe else []
-        line += ["--workdir", str(folder), "--resume", "auto"]
+        # What is left of a run with other settings cannot be gone on with.
+        kept = folder / "config.json"
+        is_other = kept.exists() and not self.is_of(result_tables.content_of(kept))
+        line += ["--workdir", str(folder), "--resume", "never" if is_other else "auto"]
         line += ["--data_dir", data_dir] if data_dir else []
         for field, value in self.settings.items():
             line += [f"--{field}", str(value)]
@@ -110,8 +122,8 @@ def finished(job: Job, results: Path) -> dict[str, Any] | None:
     path = results / job.table / f"{job.name}.json"
     if not path.exists():
         return None
-    content: dict[str, Any] = json.loads(path.read_text())
-    return content if content["config"] == job.config() else None
+    content = result_tables.content_of(path)
+    return content if job.is_of(content.get("config", {})) else None
 
 
 def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> float:
@@ -141,10 +153,11 @@ def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> flo
 
 def keep(job: Job, folder: Path, results: Path) -> dict[str, Any]:
     """Copy what is kept of a run, and return its results."""
+    content = result_tables.content_of(folder / "results.json")
     place = workdir.prepare(results / job.table)
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    picture = folder / "images" / f"step_{content['config']['steps']:06d}.png"
-    shutil.copy(picture, place / f"{job.name}.png")
+    if not content["config"]["data"]["validation"]:  # settings on trial need no picture
+        picture = folder / "images" / f"step_{content['config']['steps']:06d}.png"
+        workdir.write_atomically(place / f"{job.name}.png", picture.read_bytes())
     workdir.write_json(place / f"{job.name}.json", content)
     return content
 
@@ -175,8 +188,22 @@ def chosen_jobs(options: argparse.Namespace) -> list[Job]:
     return jobs
 
 
+def call(command: list[str]) -> int:
+    """Run a program to its end, however it is ended; returns its exit code."""
+    with subprocess.Popen(command) as child:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:  # the child has heard it too, and saves
+            return child.wait()
+        except interrupts.Terminated:
+            child.terminate()
+            return child.wait()
+
+
 def main(arguments: list[str]) -> int:
     """Parse, run what is missing, write the table; returns the exit code."""
+    signal.signal(signal.SIGTERM, interrupts.raise_terminated)
+    jax.config.update("jax_platforms", "cpu")  # the accelerator is for the runs
     return terminal.exit_code(run, arguments)
 
 
@@ -188,23 +215,22 @@ def run(arguments: list[str], console: Console) -> int:
     left = [job for job in jobs if finished(job, results) is None]
     console.print(f"{options.table}: {len(jobs) - len(left)} of {len(jobs)} runs are there")
     taken: list[tuple[Job, float]] = []
-    while left and not options.list:
+    if options.list:
+        for job in left:
+            console.print(f"{job.name}: about {job.minutes:g} minutes")
+        return 0
+    while left:
         job = left[0]
         console.print(f"{job.name}; left: about {minutes_left(left, taken):.0f} minutes")
         console.file.flush()  # what run.py prints comes after it
         began = time.perf_counter()
-        try:
-            code = subprocess.run(job.command(runs / job.name, options.data_dir)).returncode
-        except KeyboardInterrupt:  # run.py has heard it too, and saves
-            return interrupts.INTERRUPTED
+        code = call(job.command(runs / job.name, options.data_dir))
         if code:
             return code  # run.py has said why
         keep(job, runs / job.name, results)
         taken.append((left.pop(0), (time.perf_counter() - began) / 60))
-        tabulate.write(options.table, results)
-    for job in left:
-        console.print(f"{job.name}: about {job.minutes:g} minutes")
-    tabulate.write(options.table, results)
+        result_tables.write(options.table, results)
+    result_tables.write(options.table, results)
     return 0
 
 

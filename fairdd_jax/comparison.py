@@ -63,6 +63,12 @@ def _where(scores: Mapping[str, Any]) -> str:
     return f"{scores['arch']}{step}"
 
 
+def scored_images(config: Mapping[str, Any]) -> str:
+    """Which images the scores of a run are of."""
+    held_out = config["data"].get("validation")
+    return "training images that were held out" if held_out else "test images"
+
+
 def caption(rows: Rows) -> str:
     """What has to be said below the table."""
     parts = ["in brackets: what chance alone would show on this test set"]

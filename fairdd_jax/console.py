@@ -94,7 +94,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", metavar="NAME", help="a preset; --list prints them")
     group.add_argument("--list", action="store_true", help="print the presets and stop")
     group.add_argument(
-        "--recipe", help="official or cobra: every value of that program; mosaic: ours, on trial"
+        "--recipe", help="official or cobra: every value of that program; mosaic: ours"
     )
     group.add_argument("--quick", action="store_true", help="the same code path in seconds")
     group.add_argument("--workdir", metavar="DIR", help="output folder; by default below runs/")

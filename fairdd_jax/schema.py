@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 else:
     Int, Float, Str = int | None, float | None, str | None
 
+# Fields that decide how fast and where a run computes, not what.
+SURROUNDINGS = frozenset({"block", "chunk", "log_every", "mesh", "stream"})
+
 Init = Literal["real", "balanced", "mix", "noise"]
 Weighting = Literal["none", "inverse_share"]
 

@@ -46,7 +46,7 @@ def test_coloured_images_are_held_out_before_they_are_coloured(tmp_path, name):
     )
     assert own_train > 0.85
     assert own_test < 0.15
-    assert any("120 images held out" in note for note in data.notes)
+    assert any("120 images made of training images" in note for note in data.notes)
 
 
 def test_the_demo_shows_held_out_digits_in_every_colour():

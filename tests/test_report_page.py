@@ -128,9 +128,14 @@ def test_names_from_the_data_are_text_and_nothing_else():
     assert [row[0] for row in page.table("class")[1:]] == list(HOSTILE)
     assert Page(report.fragment(run)).table("class")[1][0] == "<b>"
     # Dollars are no formulas, and no name is left out of a legend.
-    plotted = "".join(" ".join(page.texts).split())
-    assert "$0_$50k" in plotted
-    assert "_$x$" in plotted
+    names = ("$0_$50k", "_$x$")
+    figures = [plots.scatter(np.eye(2), np.arange(2), names)]
+    runs = [record(name, classes=HOSTILE, evaluations=[scores(cells)]) for name in names]
+    figures += [plots.gaps(runs), plots.loss(runs, over="step")]
+    for figure in figures:
+        shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+        assert [text.lstrip("\u200b") for text in shown] == list(names)
+        assert plots.svg(figure, name="plot").count("$0_$50k") >= 1
 
 
 def test_a_run_that_was_stopped_has_a_page():

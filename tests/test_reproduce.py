@@ -3,24 +3,26 @@
 import dataclasses
 import io
 import json
-import shutil
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import records
 from PIL import Image
 
-from fairdd_jax import console
+from fairdd_jax import console, workdir
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
 sys.path.append(str(EXPERIMENTS))
 
 import reproduce  # noqa: E402
-import tabulate  # noqa: E402
+import result_tables  # noqa: E402
 
 SMALL = """
 [small]
@@ -43,9 +45,10 @@ def pretended(command):
     folder = Path(chosen.options.workdir)
     config = json.loads(json.dumps(dataclasses.asdict(chosen.config)))
     write_run(folder, "results", config=config, baselines={"random": records.scores([[1.0]])})
-    (folder / "images").mkdir()
+    (folder / "images").mkdir(exist_ok=True)
     (folder / "images" / f"step_{chosen.config.steps:06d}.png").write_bytes(b"picture")
-    return SimpleNamespace(returncode=0)
+    workdir.write_json(folder / "config.json", config)
+    return 0
 
 
 @pytest.fixture
@@ -54,14 +57,14 @@ def driver(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "TABLES", tmp_path / "tables.toml")
     reproduce.TABLES.write_text(SMALL)
     calls = []
-    real = reproduce.subprocess.run
+    real = reproduce.call
 
     def call(*arguments, data_dir=HEAD, pretend=True):
         def called(command):
             calls.append(command)
             return (pretended if pretend else real)(command)
 
-        monkeypatch.setattr(reproduce.subprocess, "run", called)
+        monkeypatch.setattr(reproduce, "call", called)
         calls.clear()
         places = ["--workdir", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
         options = ["--table", "small", "--data_dir", str(data_dir), *places, *arguments]
@@ -107,10 +110,61 @@ def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys, preten
 
     # Other settings are another run.
     reproduce.TABLES.write_text(SMALL.replace("steps = 2", "steps = 1"))
-    shutil.rmtree(tmp_path / "runs")
     code, calls = driver("--only", names[0], pretend=pretend)
     assert (code, len(calls)) == (0, 1)
+    assert calls[0][calls[0].index("--resume") + 1] == "never"
     assert json.loads((results / f"{names[0]}.json").read_text())["config"]["steps"] == 1
+    # Where it was computed does not matter; and what differs is no one row.
+    text = (results / f"{names[0]}.json").read_text()
+    (results / f"{names[0]}.json").write_text(text.replace('"chunk": ', '"chunk": 9'))
+    assert driver("--only", names[0]) == (0, [])
+    rows = result_tables.read("small", tmp_path / "results")
+    assert [len(row.runs) for row in rows if row.name == "fairdd dm"] == [1, 1]
+
+
+def test_damaged_results_are_one_line(driver, tmp_path, capsys):
+    assert driver("--only", "cmnist_bg")[0] == 0
+    path = tmp_path / "results" / "small" / "cmnist_bg_dm_fairdd_ipc1_seed0.json"
+    for content in ("{", "3"):
+        path.write_text(content)
+        capsys.readouterr()
+        assert driver("--only", "cmnist_bg") == (3, [])
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 9), (signal.SIGTERM, 143)])
+def test_a_run_that_is_stopped_has_time_to_save(tmp_path, number, code):
+    """The child takes a second for it, longer than Python itself would wait."""
+    program = f"""
+import signal, sys, time
+def save(*_):
+    time.sleep(1)
+    open({str(tmp_path / "saved")!r}, "w").close()
+    sys.exit({code})
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, save)
+open({str(tmp_path / "begun")!r}, "w").close()
+time.sleep(60)
+"""
+    driver = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.path.insert(0, {str(EXPERIMENTS)!r})
+import reproduce
+signal.signal(signal.SIGTERM, reproduce.interrupts.raise_terminated)
+sys.exit(reproduce.call([sys.executable, "-c", {program!r}]))
+"""
+    process = subprocess.Popen([sys.executable, "-c", driver], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    if number == signal.SIGINT:  # a terminal sends it to both
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(timeout=30) == code
+    assert (tmp_path / "saved").exists()
 
 
 def test_a_run_that_fails_ends_it_with_its_code_and_keeps_nothing(driver, tmp_path, monkeypatch):
@@ -170,42 +224,61 @@ def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
     write_row(tmp_path / "t", 0, accuracy=(0.9, 0.92), deo=(0.2, 0.2))
     baselines = {"random": random}
     write_row(tmp_path / "t", 1, accuracy=(0.94, 0.96), deo=(0.1, 0.1), baselines=baselines)
-    row, baseline = tabulate.read("t", tmp_path)
+    row, baseline = result_tables.read("t", tmp_path)
     assert (row.dataset, row.name, row.ipc) == ("cmnist_fg", "fairdd dm", 10)
     assert row.score("accuracy")["mean"] == pytest.approx(0.93)
     assert row.score("accuracy")["std"] == pytest.approx(0.05**0.5 / 10)
     assert row.paper() == {"accuracy": 0.9461, "deo_max": 0.1704, "deo_mean": 0.0795}
     assert (baseline.name, baseline.paper()) == ("random", {})
-    tabulate.write("t", tmp_path)
+    result_tables.write("t", tmp_path)
     picture = (tmp_path / "t.png").read_bytes()
     with Image.open(io.BytesIO(picture)) as opened:
         assert opened.size[0] > 300
-    assert picture == tabulate.picture([row, baseline])
+    assert picture == result_tables.picture([row, baseline])
     first, second = (tmp_path / "t.md").read_text().splitlines()[2:4]
     assert first == (
-        "| cmnist_fg | 10 | fairdd dm | 7 | 1.5 (cpu) | 1.0 | 2 x 2 | 93.0±2.2 "
+        "| cmnist_fg | 10 | fairdd dm | 7 | 1.5 | 1.0 | 2 x 2 | 93.0±2.2 "
         "| **15.0±5.0** (10.0) | **7.5±2.5** (5.0) | 94.6 / 17.0 / 8.0 |"
     )
     assert second.startswith("| cmnist_fg | 10 | random |  |  |  | 1 x 1 | 50.0 |")
 
 
+def test_minutes_of_other_devices_are_those_of_as_many_updates_on_cpu(tmp_path, monkeypatch):
+    settings = {"fairness": "fairdd", "seed": 3, "steps": 10_000, "evaluate.epochs": 0}
+    result = {"cores": 2, "cpu_s": [40.0, 1.0, 3.0]}
+    entry = {"trial": {"preset": "cmnist_fg_dm", "settings": settings}, "result": result}
+    monkeypatch.setattr(result_tables, "PACES", tmp_path / "paces.json")
+    result_tables.PACES.write_text(json.dumps({"trials": [entry]}))
+    result_tables._paces.cache_clear()
+    write_row(tmp_path / "t", 0, steps=101)
+    (row,) = result_tables.read("t", tmp_path)
+    row.runs[0]["environment"]["device"] = "gpu Some"
+    row.runs[0]["config"] |= {"dsa_strategy": "color_crop_cutout_flip_scale_rotate"}
+    assert result_tables._minutes(row) == "about 2, on gpu Some"  # 20 s and 100 updates of 1 s
+    row.runs[0]["config"]["per_cell"] = 3
+    assert result_tables._minutes(row) == "on gpu Some"
+    result_tables._paces.cache_clear()
+
+
 def test_a_run_of_no_step_gives_baselines_alone(tmp_path):
     random = records.scores([[1.0]], accuracy=(0.5,), deo=(0.9,))
     write_row(tmp_path / "t", 0, name="real", steps=0, baselines={"random": random})
-    assert [row.name for row in tabulate.read("t", tmp_path)] == ["random"]
+    assert [row.name for row in result_tables.read("t", tmp_path)] == ["random"]
 
 
 @pytest.mark.parametrize(
     ("accuracy", "deo", "floor", "reached"),
     [
-        (0.95, 0.16, 0.01, (True, True)),
-        (0.94, 0.18, 0.01, (False, False)),
-        (0.94, 0.18, 0.18, (False, True)),  # no more than chance would show
-        (0.94, 0.18, 0.17, (False, False)),
+        (0.95, (0.16, 0.16), 0.01, (True, True)),
+        (0.94, (0.18, 0.18), 0.01, (False, False)),
+        (0.94, (0.18, 0.18), 0.18, (False, True)),  # no more than chance would show
+        (0.94, (0.18, 0.18), 0.175, (False, False)),
+        (0.94, (0.19, 0.17), 0.175, (False, True)),  # within one deviation of it
+        (0.94, (0.19, 0.17), 0.165, (False, False)),
     ],
 )
 def test_a_gap_that_chance_alone_shows_counts_as_reached(tmp_path, accuracy, deo, floor, reached):
-    write_row(tmp_path / "t", 0, accuracy=(accuracy,) * 2, deo=(deo,) * 2, floor=floor)
-    (row,) = tabulate.read("t", tmp_path)
+    write_row(tmp_path / "t", 0, accuracy=(accuracy,) * 2, deo=deo, floor=floor)
+    (row,) = result_tables.read("t", tmp_path)
     assert row.reaches("accuracy", 0.9461) == reached[0]
     assert row.reaches("deo_max", 0.1704) == reached[1]

@@ -100,6 +100,7 @@ def resolved(config: DataConfig) -> DataConfig:
         return config
     source = SOURCES[config.name]
     settings = source.settings | source.defaults.keys() | {"validation"}
+    settings |= {"seed"} if config.validation else set()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if field.name != "name" and value != field.default and field.name not in settings:
@@ -118,7 +119,7 @@ def _chosen(found: Found, source: Source, config: DataConfig) -> Found:
         found = replace(found, train=found.train.subset(kept), test=found.train.subset(held))
     if config.validation:
         note = (
-            f"scores are of {len(found.test)} images held out of the training images "
+            f"scores are of {len(found.test)} images made of training images that were held out "
             f"(--data.validation {config.validation}), not of the test images"
         )
         found = replace(found, notes=(*found.notes, note))

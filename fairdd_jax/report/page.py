@@ -16,12 +16,11 @@ from fairdd_jax.report.command import command_of
 from fairdd_jax.report.grids import grid, png_bytes
 from fairdd_jax.report.record import Record
 from fairdd_jax.report.verdict import verdict
+from fairdd_jax.schema import SURROUNDINGS
 
 FILE = "report.html"
 _MOST_CLASSES = 20  # in grids
 _MOST_IMAGES = 50  # of a class
-# Settings that decide how fast and where a run computes, not what.
-_SURROUNDINGS = frozenset({"block", "chunk", "mesh", "stream", "log_every"})
 
 
 @functools.cache
@@ -114,6 +113,7 @@ def _run(record: Record, *, grids_only: bool = False) -> dict[str, Any]:
         "maps": maps,
         "command": command_of(results["config"]),
         "times": _times(results),
+        "notes": results["dataset"].get("notes", []),
         "train_shares": _shares(results["dataset"]["train_cell_counts"]),
         "config_json": json.dumps(results["config"], indent=2, sort_keys=True),
     }
@@ -184,6 +184,6 @@ def _plots(records: Sequence[Record]) -> dict[str, str]:
 def _differences(records: Sequence[Record]) -> dict[str, list[Any]]:
     """Settings in which runs differ, with the value of each."""
     configs = [flat(record.results["config"]) for record in records]
-    names = sorted(set().union(*configs) - _SURROUNDINGS)
+    names = sorted(set().union(*configs) - SURROUNDINGS)
     values = {name: [config.get(name) for config in configs] for name in names}
     return {name: each for name, each in values.items() if any(v != each[0] for v in each)}

@@ -1,6 +1,6 @@
 """A run in a sentence."""
 
-from fairdd_jax.comparison import percent
+from fairdd_jax.comparison import percent, scored_images
 from fairdd_jax.report.record import Record
 
 
@@ -12,8 +12,9 @@ def verdict(record: Record) -> str:
     if scores is None:
         return f"{of_real}: not scored."
     right, worst = (percent(scores[name]) for name in ("accuracy", "worst_group_accuracy"))
+    scored = scored_images(record.results["config"])
     text = (
-        f"{of_real}: a {scores['arch']} trained on them gets {right} % of the test images right, "
+        f"{of_real}: a {scores['arch']} trained on them gets {right} % of the {scored} right, "
         f"{worst} % in the worst (class, group) cell. {_gap(record)}"
     )
     random = record.results["baselines"].get("random")

@@ -1,5 +1,7 @@
 """The tables and pictures of `reproduce.py`, from the JSON files of its runs alone."""
 
+import dataclasses
+import functools
 import io
 import json
 import statistics
@@ -9,14 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fairdd_jax import published, workdir
+from fairdd_jax import config as configuration
+from fairdd_jax import presets, published, workdir
 from fairdd_jax.comparison import percent
+from fairdd_jax.errors import DataError, one_line
 from fairdd_jax.report import plots
 from fairdd_jax.report.command import command_of
+from fairdd_jax.schema import SURROUNDINGS
 
 SCORES = {"accuracy": "accuracy", "deo_max": "DEO_M", "deo_mean": "DEO_A"}
 FLOORS = {"deo_max": "deo_max_floor", "deo_mean": "deo_mean_floor"}
 BASELINES = ("random", "full")
+# Where the pace of updates on CPU was measured.
+PACES = Path(__file__).parent / "results" / "benchmarks" / "equal_time.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +34,7 @@ class Row:
       dataset: name of the data set.
       name: of the row in tables.toml, or of the baseline.
       ipc: images per class.
-      runs: results.json of each seed.
+      runs: results.json of each seed; their settings differ in nothing else.
       scores: the entry of each seed.
     """
 
@@ -48,7 +55,8 @@ class Row:
         return statistics.mean(scores[FLOORS[name]] for scores in self.scores)
 
     def paper(self) -> dict[str, float]:
-        """What the paper prints for it, by score; none for baselines and other settings."""
+        """What the papers print for the data set, method, fairness mode and IPC, by score; for our
+        own method that is FairDD."""
         if self.name in BASELINES:
             return {}
         rows = list(published.rows(self.runs[0]["config"]).values())
@@ -62,18 +70,34 @@ class Row:
         return bool(own["mean"] <= max(wanted, self.floor(name) + own["std"]))
 
 
+def content_of(path: Path) -> dict[str, Any]:
+    """What a JSON file of a run holds.
+
+    Raises:
+      DataError: it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({one_line(error)}); remove it") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no file of a run; remove it")
+    return content
+
+
 def read(table: str, results: Path) -> list[Row]:
     """The rows that there are runs of, by data set and IPC."""
-    runs: dict[tuple[str, int, str], list[dict[str, Any]]] = defaultdict(list)
+    runs: dict[tuple[str, int, str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted((results / table).glob("*.json")):
-        content = json.loads(path.read_text())
+        content = content_of(path)
         preset, ipc = content["config"]["data"]["name"], content["config"]["ipc"]
         method = content["config"]["method"]
         name = path.stem.removeprefix(f"{preset}_{method}_").rpartition(f"_ipc{ipc}_")[0]
-        runs[preset, ipc, f"{name} {method}"].append(content)
+        same = {k: v for k, v in content["config"].items() if k not in SURROUNDINGS | {"seed"}}
+        runs[preset, ipc, f"{name} {method}", json.dumps(same)].append(content)
     rows = [
         Row(dataset, name, ipc, found, [run["evaluations"][-1] for run in found])
-        for (dataset, ipc, name), found in runs.items()
+        for (dataset, ipc, name, _), found in runs.items()
     ]
     for baseline in BASELINES:
         scored = {
@@ -103,7 +127,15 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         yield f"| {' | '.join(_cells(row))} |"
     yield ""
-    yield "Each row on one seed is"
+    yield (
+        "Minutes of distillation on 2 CPU cores; of runs on another device those that so many "
+        "updates take there (equal_time.json). Percent; ± over the networks of all seeds; in "
+        "brackets what chance alone would show. Paper: the same data set, method, fairness mode and "
+        "IPC in the papers, FairDD for our own method. Bold: as good, or a gap within one deviation "
+        "of what chance would show."
+    )
+    yield ""
+    yield "A row on its first seed is"
     yield ""
     for row in rows:
         command = command_of(row.runs[0]["config"])
@@ -117,10 +149,8 @@ def _cells(row: Row) -> Iterator[str]:
         yield from ("", "", "")
     else:
         config = row.runs[0]["config"]
-        minutes = statistics.mean(run["timing"]["distill_s"] for run in row.runs) / 60
-        device = row.runs[0]["environment"]["device"].removeprefix("cpu ").removeprefix("gpu ")
         yield str(config["steps"] * config["outer_loops"])
-        yield f"{minutes:.1f} ({device})"
+        yield _minutes(row)
         yield f"{max(run['peak_memory_bytes'] for run in row.runs) / 2**30:.1f}"
     yield f"{len(row.scores)} x {row.scores[0]['num_networks']}"
     paper = row.paper()
@@ -157,7 +187,7 @@ def picture(rows: Iterable[Row]) -> bytes:
             )
             paper = row.paper()
             if {"deo_max", "accuracy"} <= paper.keys():
-                axis.plot(100 * paper["deo_max"], 100 * paper["accuracy"], "x", color=colour)
+                axis.plot(100 * paper["deo_max"], 100 * paper["accuracy"], "kx")
         axis.set(title=f"{dataset}, IPC {ipc}", xlabel="DEO_M in %", xlim=(0, 103))
     axes[0].set_ylabel("accuracy in %")
     labels = {h.get_label(): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
@@ -165,6 +195,39 @@ def picture(rows: Iterable[Row]) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _minutes(row: Row) -> str:
+    """Minutes of distillation on CPU: those it took, or what so many updates take there."""
+    if row.runs[0]["environment"]["device"].startswith("cpu"):
+        return f"{statistics.mean(run['timing']['distill_s'] for run in row.runs) / 60:.1f}"
+    config = row.runs[0]["config"]
+    wanted = _what_is_computed(config)
+    for first, later, paced in _paces():
+        if _what_is_computed(paced) == wanted:
+            seconds = first + later * (config["steps"] * config["outer_loops"] - 1)
+            return f"about {seconds / 60:.0f}, on {row.runs[0]['environment']['device']}"
+    return f"on {row.runs[0]['environment']['device']}"
+
+
+@functools.cache
+def _paces() -> list[tuple[float, float, dict[str, Any]]]:
+    """Seconds of the first and of a later update on CPU, and of what configuration."""
+    found = []
+    for entry in content_of(PACES)["trials"]:
+        trial, result = entry["trial"], entry["result"]
+        if trial["settings"].get("evaluate.epochs") == 0:
+            chosen = presets.compose(trial["preset"]) | trial["settings"]
+            config = dataclasses.asdict(configuration.make(chosen))
+            seconds = [spent / result["cores"] for spent in result["cpu_s"]]
+            found.append((seconds[0], statistics.mean(seconds[1:]), config))
+    return found
+
+
+def _what_is_computed(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide about the time of an update."""
+    other = SURROUNDINGS | {"evaluate", "seed", "steps"}
+    return {name: value for name, value in config.items() if name not in other}
 
 
 def write(table: str, results: Path) -> None:
