@@ -130,9 +130,9 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     yield (
         "Minutes of distillation on 2 CPU cores; of runs on another device those that so many "
         "updates take there (equal_time.json). Percent; ± over the networks of all seeds; in "
-        "brackets what chance alone would show. Paper: the same data set, method, fairness mode and "
-        "IPC in the papers, FairDD for our own method. Bold: as good, or a gap within one deviation "
-        "of what chance would show."
+        "brackets what chance alone would show. Paper: the same data set, method, fairness mode "
+        "and IPC in the papers, FairDD for our own method. Bold: as good, or a gap within one "
+        "deviation of what chance would show."
     )
     yield ""
     yield "A row on its first seed is"

@@ -187,6 +187,7 @@ def test_running_statistics_are_float32_and_little_changed():
     assert np.abs(flat(moved)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_a_step_in_bfloat16_goes_the_same_way():
     """Two updates of gradient matching with an epoch of network training between them."""
     moves = []

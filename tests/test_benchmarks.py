@@ -414,6 +414,7 @@ class TestTimeToQuality:
         assert estimate == {"step_s": 2.5, "reached": {"updates": 400, "seconds": 1000.0}}
         assert time_to_quality.official_estimate({}, step_s)["reached"] is None
 
+    @pytest.mark.slow
     def test_stops_at_the_goal_and_keeps_other_curves(self, tmp_path, monkeypatch):
         """Every score is in the JSON as soon as it is known."""
         out = tmp_path / "curves.json"

@@ -26,7 +26,7 @@ CASES = {
     "dm resident": ["--config", "cmnist_fg_dm", *RUN, "--stream", "never"],
     "dc fairdd": ["--config", "cmnist_fg_dc", *RUN, "--outer_loops", "2", "--inner_epochs", "1"],
 }
-SLOW = pytest.mark.slow
+pytestmark = pytest.mark.slow
 
 
 def environment(devices=1):
@@ -86,11 +86,11 @@ def assert_like(folder, expected):
     ("case", "processes"),
     [
         ("dm fairdd", 2),
-        pytest.param("dc fairdd", 2, marks=SLOW),
-        pytest.param("dm vanilla", 4, marks=SLOW),
-        pytest.param("dm along images", 4, marks=SLOW),
-        pytest.param("dm resident", 4, marks=SLOW),
-        pytest.param("dc fairdd", 4, marks=SLOW),
+        ("dc fairdd", 2),
+        ("dm vanilla", 4),
+        ("dm along images", 4),
+        ("dm resident", 4),
+        ("dc fairdd", 4),
     ],
 )
 def test_processes_compute_what_one_does(case, processes, tmp_path):
@@ -104,7 +104,6 @@ def test_processes_compute_what_one_does(case, processes, tmp_path):
     assert_like(several, one)
 
 
-@SLOW
 def test_processes_stop_together_and_one_goes_on_alone(tmp_path):
     """A signal to one of them stops both after the same update."""
     long = [*CASES["dm fairdd"], "--steps", "1500", "--log_every", "5", "--evaluate.epochs", "0"]

@@ -117,7 +117,7 @@ def plain_loss(config, dataset, step, params, synthetic):
 WHOLE = [{"sampling": "stratified", "per_cell": 60}, {"sampling": "proportional", "batch_real": 60}]
 
 
-SLOW = {("dc", "vanilla"), ("dm", "cobra"), ("dc", "cobra")}
+SLOW = {("dc", "vanilla"), ("dm", "vanilla"), ("dm", "cobra"), ("dc", "cobra")}
 
 
 @pytest.mark.parametrize("sampler", WHOLE, ids=["stratified", "proportional"])

@@ -77,6 +77,7 @@ def assert_like_one(results, case, shape):
     assert not filling.view(np.uint32).any()  # no negative zero either: see checkpoint.py
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("case", [*FEW, COUPLED])
 def test_a_mesh_computes_what_one_device_does(few, case, shape):
@@ -90,6 +91,7 @@ def test_every_case_on_a_mesh_computes_what_one_device_does(every, case, shape):
     assert_like_one(every, case, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FEW)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_group_sums_are_reduced_and_no_image_is_gathered(few, case, shape):

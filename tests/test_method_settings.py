@@ -82,6 +82,7 @@ def test_a_step_in_pixels_is_larger_where_pixels_deviate_less():
     assert np.abs(plain - before).max() > 0
 
 
+@pytest.mark.slow
 def test_pixels_are_clipped_at_the_start_of_an_iteration_alone():
     config = settings(space="pixel", init="noise", lr_img=0.0)
     images = after(config).images * np.asarray(STD) + np.asarray(MEAN)
@@ -190,6 +191,7 @@ def test_representatives_of_a_class_under_the_proportional_sampler():
         assert (np.diff(train.groups[chosen]) >= 0).all()
 
 
+@pytest.mark.slow
 def test_representatives_are_chosen_anew():
     config = settings(steps=4, representatives=3, log_every=8, block=5, pool=5)
     assert call_lengths(config) == [[3, 3, 2]]
@@ -312,6 +314,7 @@ def test_cutmix_shows_a_box_of_another_image():
     assert 0.15 < np.mean(mixed) < 0.36  # some boxes are empty
 
 
+@pytest.mark.slow
 def test_cutmix_mixes_the_labels_by_area():
     """A linear network of constant images: the gradient of its bias tells the mean target."""
     run = Run(settings(), toy())

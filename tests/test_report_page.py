@@ -120,7 +120,7 @@ HOSTILE = ("<b>", '"><script>alert(1)</script>', "{{ 7 * 7 }}", "$0_$50k")
 
 def test_names_from_the_data_are_text_and_nothing_else():
     cells = np.full((4, 2), 0.5)
-    run = record(HOSTILE[1], classes=HOSTILE, groups=("<i>", "_$x$"),
+    run = record(HOSTILE[1], classes=HOSTILE, groups=("<i>", "_$x$"), analysis=None,
                  evaluations=[scores(cells)])  # fmt: skip
     run.results["dataset"]["train_cell_counts"] = [[1, 1]] * 4
     page = Page(report.page([run, record("other", analysis=None)]))

@@ -15,7 +15,8 @@ import pytest
 import records
 from PIL import Image
 
-from fairdd_jax import console, workdir
+from fairdd_jax import console, presets, workdir
+from fairdd_jax.config import make
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
@@ -208,7 +209,8 @@ def write_run(folder, name, *, config, baselines, seconds=60.0, **changes):
 
 def write_row(folder, seed, *, name="fairdd", steps=7, baselines=(), **changes):
     """One seed of a row of C-MNIST."""
-    config = records.config(data__name="cmnist_fg", ipc=10, seed=seed, steps=steps)
+    chosen = presets.compose("cmnist_fg_dm") | {"seed": seed, "steps": steps}
+    config = json.loads(json.dumps(dataclasses.asdict(make(chosen))))
     write_run(
         folder,
         f"cmnist_fg_dm_{name}_ipc10_seed{seed}",
@@ -253,7 +255,6 @@ def test_minutes_of_other_devices_are_those_of_as_many_updates_on_cpu(tmp_path, 
     write_row(tmp_path / "t", 0, steps=101)
     (row,) = result_tables.read("t", tmp_path)
     row.runs[0]["environment"]["device"] = "gpu Some"
-    row.runs[0]["config"] |= {"dsa_strategy": "color_crop_cutout_flip_scale_rotate"}
     assert result_tables._minutes(row) == "about 2, on gpu Some"  # 20 s and 100 updates of 1 s
     row.runs[0]["config"]["per_cell"] = 3
     assert result_tables._minutes(row) == "on gpu Some"

@@ -149,6 +149,7 @@ def test_the_best_stays(tmp_path, monkeypatch):
     assert steps == [4, 10, 12]
 
 
+@pytest.mark.slow
 def test_an_interrupted_evaluation_on_the_way_is_made_again(tmp_path, whole, monkeypatch):
     def interrupt(run):
         raise KeyboardInterrupt
@@ -240,6 +241,7 @@ def test_results_that_are_no_results_are_of_no_finished_run(tmp_path, text):
         resume.refuse_unfinished(tmp_path)
 
 
+@pytest.mark.slow
 def test_scores_of_this_very_run_are_taken_over(tmp_path):
     config = made(**{"evaluate.archs": "ConvNetD1W8,MLP", "evaluate.every": 6})
     run = distilled(config)
@@ -336,6 +338,7 @@ def test_other_threads_hold_nothing():
     assert results == [False]
 
 
+@pytest.mark.slow
 def test_another_number_of_devices_goes_on_up_to_rounding(tmp_path, whole):
     """From one device here to two in a process of their own."""
     distilled(made(), tmp_path, stop=6)

@@ -287,6 +287,7 @@ def test_scores_are_printed_in_percent_with_their_spread_and_chance(empty):
         "num_networks": 2,
         "optimiser_steps": 301,
         "empty_cells": [[0, 1]] if empty else [],
+        "cell_accuracy": [[0.9, None]],
     }
     screen = io.StringIO()
     Console(file=screen, width=160).print(terminal.score_table({"mine": row}))

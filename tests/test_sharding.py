@@ -14,6 +14,7 @@ TRAININGS = ("one batch", "batches")
 # Sums of float32 in another order differ by 1e-7; three updates, or the steps of a training, with
 # second derivatives make more of it.
 ROUNDING = {"atol": 0.0, "rtol": 1e-4}
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")

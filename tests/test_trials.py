@@ -33,6 +33,7 @@ def result(accuracy, deo=0.5):
     }
 
 
+@pytest.mark.slow
 def test_a_trial_stops_when_its_updates_are_done():
     found = trials.run(Trial("cmnist_fg_dm", {**SMALL, "steps": 1000}, 3), HEAD)
     assert found["updates"] == len(found["cpu_s"]) == 3

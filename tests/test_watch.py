@@ -45,6 +45,7 @@ def test_both_write_what_they_promise(tmp_path):
     assert any(path.name.endswith(".xplane.pb") and path.stat().st_size for path in traces)
 
 
+@pytest.mark.slow
 def test_without_the_flags_there_is_neither(tmp_path):
     assert script.main([*HEAD_RUN, "--steps", "1", "--workdir", str(tmp_path / "run")]) == 0
     assert not {"tensorboard", "profile"} & {path.name for path in (tmp_path / "run").iterdir()}
