@@ -143,6 +143,14 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
             yield f"- {row.dataset}, IPC {row.ipc}, {row.name}: `{command}`"
 
 
+def summary(rows: Iterable[Row]) -> Iterator[str]:
+    """The scores alone, as the README has them."""
+    yield f"| data set | IPC | row | seeds x networks | {' | '.join(SCORES.values())} | paper |"
+    yield f"| --- |{' --- |' * (len(SCORES) + 4)}"
+    for row in rows:
+        yield f"| {row.dataset} | {row.ipc} | {row.name} | {' | '.join(_scores(row))} |"
+
+
 def _cells(row: Row) -> Iterator[str]:
     yield from (row.dataset, str(row.ipc), row.name)
     if row.name in BASELINES:
@@ -152,6 +160,10 @@ def _cells(row: Row) -> Iterator[str]:
         yield str(config["steps"] * config["outer_loops"])
         yield _minutes(row)
         yield f"{max(run['peak_memory_bytes'] for run in row.runs) / 2**30:.1f}"
+    yield from _scores(row)
+
+
+def _scores(row: Row) -> Iterator[str]:
     yield f"{len(row.scores)} x {row.scores[0]['num_networks']}"
     paper = row.paper()
     for name in SCORES:

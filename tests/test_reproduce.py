@@ -245,6 +245,13 @@ def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
     assert second.startswith("| cmnist_fg | 10 | random |  |  |  | 1 x 1 | 50.0 |")
 
 
+def test_the_readme_has_the_rows_that_there_are():
+    readme = (EXPERIMENTS.parent / "README.md").read_text()
+    lines = list(result_tables.summary(result_tables.read("main", reproduce.RESULTS)))
+    assert len(lines) > 2
+    assert "\n".join(lines) in readme
+
+
 def test_minutes_of_other_devices_are_those_of_as_many_updates_on_cpu(tmp_path, monkeypatch):
     settings = {"fairness": "fairdd", "seed": 3, "steps": 10_000, "evaluate.epochs": 0}
     result = {"cores": 2, "cpu_s": [40.0, 1.0, 3.0]}
