@@ -259,6 +259,7 @@ def check_rates(row):
 
 
 @pytest.mark.usefixtures("matmul")
+@pytest.mark.slow
 class TestCases:
     def test_update(self):
         row = cases.update(SMALL, 2)

@@ -31,8 +31,7 @@ def modes(*fast):
     return [*fast, *(pytest.param(mode, marks=pytest.mark.slow) for mode in others)]
 
 
-MODES = modes("vanilla", "fairdd")
-FAIRDD = modes("fairdd")
+MODES = modes("fairdd")
 KEY = jax.random.key(7)
 
 
@@ -118,7 +117,7 @@ class Invariants:
         data = training_set(step.dataset, step.mesh)
         return self.run(step, self.images(step), self.batch(step, data), data)
 
-    @pytest.mark.parametrize("fairness", FAIRDD)
+    @pytest.mark.parametrize("fairness", MODES)
     def test_nothing_to_do_where_synthetic_equals_real_in_every_group(self, fairness):
         """A data set whose groups all hold the same images, which the synthetic ones are too."""
         rng = np.random.default_rng(1)
@@ -209,7 +208,7 @@ class Invariants:
         np.testing.assert_allclose(eager_loss, loss, rtol=2e-4)
         self.close(eager, gradient)
 
-    @pytest.mark.parametrize("fairness", FAIRDD)
+    @pytest.mark.parametrize("fairness", MODES)
     def test_gradient_agrees_with_finite_differences(self, fairness):
         step = self.step(fairness, **self.smooth())
         data = training_set(step.dataset, step.mesh)
@@ -270,6 +269,7 @@ class TestDSA(Invariants):
     settings: ClassVar[dict] = {"method": "dsa", "dsa_strategy": "flip"}
 
 
+@pytest.mark.slow  # DC on crops
 class TestIDC(Invariants):
     settings: ClassVar[dict] = {"method": "idc", "factor": 2, "distance": "kernel_mse"}
 

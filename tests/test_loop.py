@@ -117,14 +117,14 @@ def plain_loss(config, dataset, step, params, synthetic):
 WHOLE = [{"sampling": "stratified", "per_cell": 60}, {"sampling": "proportional", "batch_real": 60}]
 
 
-SLOW = {("dc", "vanilla"), ("dm", "vanilla"), ("dm", "cobra"), ("dc", "cobra")}
+QUICK = {("dm", "fairdd")}
 
 
 @pytest.mark.parametrize("sampler", WHOLE, ids=["stratified", "proportional"])
 @pytest.mark.parametrize(
     ("method", "fairness"),
     [
-        pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ())
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
         for case in itertools.product(("dm", "dc"), ("vanilla", "fairdd", "cobra"))
     ],
 )
@@ -154,6 +154,7 @@ def test_chunks_do_not_change_what_is_augmented():
     np.testing.assert_allclose(*images, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_order_of_images_and_names_of_groups_do_not_matter():
     dataset = toy()
     rng = np.random.default_rng(1)
@@ -180,6 +181,7 @@ def test_loss_falls(method):
     assert np.mean(seen[-5:]) < 0.9 * np.mean(seen[:5])
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bits_and_blocks_do_not_matter():
     runs = [
         np.asarray(updated(settings("dsa", dsa_strategy="flip_rotate"), toy(), 3)[0].images)
@@ -201,6 +203,7 @@ def test_second_call_compiles_nothing():
     assert step.run_block._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_networks_serve_an_outer_loop_and_are_trained_in_between():
     dataset = toy()
 
@@ -231,7 +234,9 @@ def test_cobra_warms_the_network_up():
     assert losses_seen[0] != losses_seen[1]
 
 
-@pytest.mark.parametrize("method", ["dm", "dc", pytest.param("cafe", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["dm", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dc", "cafe"))]
+)
 def test_batch_norm_networks_work(method):
     config = settings(method, model="ConvNetD1W8BN", steps=2, log_every=1)
     lines = list(logged(config, toy()))
@@ -239,6 +244,7 @@ def test_batch_norm_networks_work(method):
     assert (lines[-1].images != lines[0].images).any()
 
 
+@pytest.mark.slow
 def test_batch_statistics_leave_padding_out():
     """A cell smaller than ``per_cell`` is padded; asking for more padding must change nothing."""
     values = [

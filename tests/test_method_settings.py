@@ -72,6 +72,7 @@ def after(config, updates=1):
     return jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_a_step_in_pixels_is_larger_where_pixels_deviate_less():
     """Pixel p = mean + std x, so that dL/dp = dL/dx / std, and a step of p moves x by 1 / std."""
     before = np.asarray(begun(settings())[1].images)
@@ -108,6 +109,7 @@ def test_the_learning_rate_is_halved_on_the_way():
     assert rates == [0.25] * 4 + [0.125] * 2 + [0.0625] * 2
 
 
+@pytest.mark.slow
 def test_the_result_is_the_running_mean_of_the_images():
     def images(**changes):
         config = settings(log_every=1, **changes)
@@ -122,6 +124,7 @@ def test_the_result_is_the_running_mean_of_the_images():
     assert np.abs(mean - steps[-1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_the_network_is_trained_on_real_images_between_updates():
     config = settings(
         inner_real=12, batch_train=5, momentum_net=0.9, weight_decay_net=0.01, lr_net=0.1

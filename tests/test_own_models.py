@@ -203,7 +203,7 @@ def test_batch_norm_leaves_padded_images_out(factory, features):
 # From end to end
 
 
-@pytest.mark.parametrize("method", ["dm", "dc"])
+@pytest.mark.parametrize("method", ["dm", pytest.param("dc", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("factory", "features"), [(Norms, Norms.embed), (to_linen(NnxNorms), None)]
 )

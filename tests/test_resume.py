@@ -164,6 +164,7 @@ def test_an_interrupted_evaluation_on_the_way_is_made_again(tmp_path, whole, mon
 
 
 # What orbax had begun to read when it met the damage.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_damaged_newest_checkpoint_is_left_for_the_one_before(tmp_path, whole):
     distilled(made(log_every=2), tmp_path, stop=8)

@@ -187,6 +187,7 @@ def demo(tmp_path_factory):
     return Finished(tmp_path_factory.mktemp("demo"), *arguments)
 
 
+@pytest.mark.slow
 def test_demo_is_two_runs_side_by_side(demo):
     assert demo.code == 0
     assert demo.errors == ""
@@ -215,6 +216,7 @@ def test_demo_is_two_runs_side_by_side(demo):
     assert (images[0] != images[1]).any()
 
 
+@pytest.mark.slow
 def test_demo_compares(demo):
     rows = json.loads((demo.folder / "comparison.json").read_text())
     assert set(rows) == {"random", "vanilla", "fairdd", "full"}

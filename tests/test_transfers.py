@@ -27,7 +27,7 @@ def placed(method):
     return step, step.init(init_key, images), data, run_key
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["dm", pytest.param("dc", marks=pytest.mark.slow)])
 def test_a_block_transfers_nothing(method):
     """Neither of its own accord nor by what compiled programs can ask of the host."""
     step, state, data, key = placed(method)
@@ -52,7 +52,7 @@ def test_the_guard_sees_transfers():
             double(np.ones(3, np.float32))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["dm", pytest.param("dc", marks=pytest.mark.slow)])
 def test_blocks_compile_once_and_take_over_their_buffers(method):
     step, state, data, key = placed(method)
     for _ in range(3):
