@@ -13,15 +13,22 @@ import numpy as np
 import pytest
 from test_loop import SIDE, toy
 
-from fairdd_jax import api, console, losses, methods
+from fairdd_jax import api, console, losses, methods, presets
 from fairdd_jax.data import SOURCES
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.models import registry
 from fairdd_jax.models.networks import ConvNet
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import reproduce  # noqa: E402
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "experiments/docs").glob("*.md"))]
-SHELLS = "run|audit|prepare"
+SHELLS = "run|audit|prepare|evaluate|convert_pt|compare|export|reproduce"
+# What stands before the options; a program without options of ours takes nothing else.
+PLACES = {"evaluate": ["SET"], "convert_pt": ["FILE.pt", "OUT.npz"], "export": ["RUN", "FOLDER"]}
+WITHOUT_CONFIG = {"compare", "export", "reproduce"}
 
 
 def of_page(page):
@@ -45,9 +52,20 @@ def test_there_are_commands():
 def test_commands_parse(page, monkeypatch):
     monkeypatch.setitem(sys.modules, "mynets", SimpleNamespace(mynet=ConvNet))
     for program, arguments in commands(page):
-        is_run = program == "run"
-        command = console.read_command(arguments, description=None, needs_preset=is_run)
-        assert "--list" in arguments or command.config.data.name in SOURCES
+        if program in PLACES and arguments:
+            _, arguments = console.places(arguments, *PLACES[program])
+        if program == "reproduce":
+            assert reproduce.chosen_jobs(reproduce.read_options(arguments))
+        elif program in WITHOUT_CONFIG:
+            assert not [word for word in arguments if word.startswith("-")]
+        else:  # evaluate.py knows the settings of the set
+            command = console.read_command(
+                arguments,
+                description=None,
+                needs_preset=program == "run",
+                settings=presets.compose("cmnist_fg_dm"),
+            )
+            assert "--list" in arguments or command.config.data.name in SOURCES
 
 
 @pytest.mark.parametrize("page", PAGES, ids=of_page)

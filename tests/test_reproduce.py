@@ -20,7 +20,7 @@ from fairdd_jax.config import make
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
-sys.path.append(str(EXPERIMENTS))
+sys.path.insert(0, str(EXPERIMENTS))
 
 import reproduce  # noqa: E402
 import result_tables  # noqa: E402
