@@ -1,6 +1,6 @@
 """Whatever is read, nothing but a clean error comes out: one line, of a kind that has an exit code.
 
-A few hundred cases each by default, 2,000 in the slow tests.
+A few hundred cases each by default, 1,000 in the slow tests.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from fairdd_jax.distilled import DistilledSet, load_distilled
 from fairdd_jax.errors import ConfigError, DataError
 
 MANY = pytest.mark.parametrize(
-    "cases", [pytest.param(2000, marks=pytest.mark.slow, id="2000"), pytest.param(100, id="100")]
+    "cases", [pytest.param(1000, marks=pytest.mark.slow, id="1000"), pytest.param(100, id="100")]
 )
 
 

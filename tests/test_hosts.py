@@ -26,7 +26,6 @@ CASES = {
     "dm resident": ["--config", "cmnist_fg_dm", *RUN, "--stream", "never"],
     "dc fairdd": ["--config", "cmnist_fg_dc", *RUN, "--outer_loops", "2", "--inner_epochs", "1"],
 }
-pytestmark = pytest.mark.slow
 
 
 def environment(devices=1):
@@ -82,16 +81,10 @@ def assert_like(folder, expected):
         assert scores[name]["mean"] == pytest.approx(scores_of_one[name]["mean"], abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "processes"),
-    [
-        ("dm fairdd", 2),
-        ("dc fairdd", 2),
-        ("dm vanilla", 4),
-        ("dm along images", 4),
-        ("dm resident", 4),
-        ("dc fairdd", 4),
-    ],
+    [("dm vanilla", 2), ("dc fairdd", 2), ("dm along images", 4), ("dm resident", 4)],
 )
 def test_processes_compute_what_one_does(case, processes, tmp_path):
     mesh = ["--mesh", f"class=1,data={processes}"] if "along images" in case else []
@@ -104,9 +97,10 @@ def test_processes_compute_what_one_does(case, processes, tmp_path):
     assert_like(several, one)
 
 
+@pytest.mark.slow
 def test_processes_stop_together_and_one_goes_on_alone(tmp_path):
     """A signal to one of them stops both after the same update."""
-    long = [*CASES["dm fairdd"], "--steps", "1500", "--log_every", "5", "--evaluate.epochs", "0"]
+    long = [*CASES["dm fairdd"], "--steps", "300", "--log_every", "5", "--evaluate.epochs", "0"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     running = started(long, stopped, processes=2)
     log = stopped / "metrics.jsonl"
@@ -117,12 +111,13 @@ def test_processes_stop_together_and_one_goes_on_alone(tmp_path):
     codes, _, errors = finished(running)
     assert codes == [143, 143], errors
     kept = [int(path.name) for path in (stopped / "checkpoints").iterdir()]
-    assert 0 < lines_of(log)[-1]["update"] <= max(kept) < 1500
+    assert 0 < lines_of(log)[-1]["update"] <= max(kept) < 300
     assert finished(started([*long, "--resume", "auto"], stopped, processes=1))[0] == [0]
     assert finished(started(long, whole, processes=1))[0] == [0]
     assert_like(stopped, whole)
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_in_use_is_refused_by_all(tmp_path):
     from fairdd_jax import workdir
 
