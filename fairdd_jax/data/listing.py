@@ -81,7 +81,7 @@ class Source:
       settings: fields of `DataConfig` that it has, besides the name and those with defaults; others
         are refused.
       defaults: its own values of fields that are None unless the user says otherwise.
-      holds_out: whether `find` itself sees to `validation`, since it makes the bias afterwards.
+      holds_out: whether ``find`` itself sees to ``validation``, since it makes the bias afterwards.
 
     >>> from fairdd_jax.data import Dataset
     >>> def noise(config, data_dir, download):
@@ -103,7 +103,7 @@ class Source:
 def hold_out(
     labels: np.ndarray, groups: np.ndarray, *, config: DataConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the training images that stay, and of those that `validation` holds out.
+    """Positions of the training images that stay, and of those that ``validation`` holds out.
 
     Raises:
       DataError: it holds out none.
