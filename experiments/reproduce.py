@@ -5,7 +5,7 @@ python experiments/reproduce.py --table main --data_dir DATA [--ipc 10] [--only 
 The rows are in tables.toml. Each run is one call of run.py with checkpoints, so that what was
 stopped goes on where it was; its results.json and the picture of its images are kept in
 experiments/results/TABLE/, and what is there with the same settings is not run again. The table
-itself, and what the analysis says, are drawn from these files alone.
+and its picture are drawn from these files alone.
 """
 
 import argparse
@@ -117,13 +117,10 @@ def read_jobs(table: str) -> list[Job]:
     return sorted(found, key=lambda job: job.settings["seed"])
 
 
-def finished(job: Job, results: Path) -> dict[str, Any] | None:
-    """The results of a run, if it has been run with these settings."""
+def is_finished(job: Job, results: Path) -> bool:
+    """Whether there are results of a run with these settings."""
     path = results / job.table / f"{job.name}.json"
-    if not path.exists():
-        return None
-    content = result_tables.content_of(path)
-    return content if job.is_of(content.get("config", {})) else None
+    return path.exists() and job.is_of(result_tables.content_of(path).get("config", {}))
 
 
 def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> float:
@@ -151,15 +148,14 @@ def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> flo
     return total
 
 
-def keep(job: Job, folder: Path, results: Path) -> dict[str, Any]:
-    """Copy what is kept of a run, and return its results."""
+def keep(job: Job, folder: Path, results: Path) -> None:
+    """Copy what is kept of a run."""
     content = result_tables.content_of(folder / "results.json")
     place = workdir.prepare(results / job.table)
     if not content["config"]["data"]["validation"]:  # settings on trial need no picture
         picture = folder / "images" / f"step_{content['config']['steps']:06d}.png"
         workdir.write_atomically(place / f"{job.name}.png", picture.read_bytes())
     workdir.write_json(place / f"{job.name}.json", content)
-    return content
 
 
 def chosen_jobs(options: argparse.Namespace) -> list[Job]:
@@ -211,14 +207,16 @@ def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
     options = read_options(arguments)
     results, runs = options.results, options.workdir / options.table
-    jobs = list(chosen_jobs(options))
-    left = [job for job in jobs if finished(job, results) is None]
+    jobs = chosen_jobs(options)
+    left = [job for job in jobs if not is_finished(job, results)]
     console.print(f"{options.table}: {len(jobs) - len(left)} of {len(jobs)} runs are there")
-    taken: list[tuple[Job, float]] = []
     if options.list:
         for job in left:
             console.print(f"{job.name}: about {job.minutes:g} minutes")
         return 0
+    if not left:
+        result_tables.write(options.table, results)
+    taken: list[tuple[Job, float]] = []
     while left:
         job = left[0]
         console.print(f"{job.name}; left: about {minutes_left(left, taken):.0f} minutes")
@@ -230,7 +228,6 @@ def run(arguments: list[str], console: Console) -> int:
         keep(job, runs / job.name, results)
         taken.append((left.pop(0), (time.perf_counter() - began) / 60))
         result_tables.write(options.table, results)
-    result_tables.write(options.table, results)
     return 0
 
 

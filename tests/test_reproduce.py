@@ -27,7 +27,6 @@ import result_tables  # noqa: E402
 
 SMALL = """
 [small]
-title = "Small"
 settings.evaluate = { networks = 1, epochs = 1, uint8_networks = 0, baselines = "random" }
 
 [[small.rows]]
@@ -166,6 +165,15 @@ sys.exit(reproduce.call([sys.executable, "-c", {program!r}]))
         process.send_signal(number)
     assert process.wait(timeout=30) == code
     assert (tmp_path / "saved").exists()
+
+
+def test_what_is_left_takes_what_others_of_the_row_took():
+    job = reproduce.Job("t", "fairdd", "cmnist_fg_dm", None, {"ipc": 10, "seed": 0}, minutes=20)
+    other = dataclasses.replace(job, row="cobra", minutes=10)
+    assert reproduce.minutes_left([job, other], []) == 30
+    # Half as long again as expected: so will be what nobody has run yet.
+    assert reproduce.minutes_left([job, other], [(job, 30.0)]) == 30 + 15
+    assert reproduce.minutes_left([job], [(job, 30.0), (job, 50.0)]) == 40
 
 
 def test_a_run_that_fails_ends_it_with_its_code_and_keeps_nothing(driver, tmp_path, monkeypatch):

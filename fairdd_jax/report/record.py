@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairdd_jax.distilled import DistilledSet, load_distilled
-from fairdd_jax.errors import ConfigError, DataError
+from fairdd_jax.errors import ConfigError, DataError, one_line
 from fairdd_jax.report.analysis import Analysis
 
 _REQUIRED = (
@@ -109,7 +109,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); remove it or run again") from None
+        raise DataError(f"{path} is damaged ({one_line(error)}); remove it or run again") from None
     for line in text.splitlines():
         try:
             lines.append(json.loads(line))
