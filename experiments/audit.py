@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairdd_jax import audit_report, report, workdir
+from fairdd_jax import audit_report, command_line, report, workdir
 from fairdd_jax import console as terminal
 from fairdd_jax.audit import audit
 from fairdd_jax.data.cards import card
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code, which is 0 with warnings too."""
-    command = terminal.read_command(arguments, description=__doc__, needs_preset=False)
+    command = command_line.read_command(arguments, description=__doc__, needs_preset=False)
     if command is None:
         return 0
     config, options = command.config, command.options

@@ -7,14 +7,13 @@ comparison.png and report.html to DIR, by default runs/comparison. Of a single r
 it makes the page that it lacks.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from fairdd_jax import command_line, outputs, report, workdir
 from fairdd_jax import console as terminal
-from fairdd_jax import outputs, report, workdir
 from fairdd_jax.errors import ConfigError
 
 
@@ -25,19 +24,10 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
-    )
+    parser = command_line.options_parser(__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="output folder of a run")
     parser.add_argument("--workdir", type=Path, default=Path("runs/comparison"), metavar="DIR")
-    try:
-        options, unknown = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from None
-    if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; valid is --workdir DIR")
+    options = command_line.parse(parser, arguments)
     if not options.runs:
         raise ConfigError("no run is named; pass the output folders of one or more")
     records = report.named(options.runs)

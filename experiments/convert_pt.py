@@ -8,14 +8,13 @@ scores it. What COBRA's IDC saved takes the preset of IDC and --recipe cobra. It
 pip install "fairdd-jax[torch]".
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from fairdd_jax import command_line, official_file
 from fairdd_jax import console as terminal
-from fairdd_jax import official_file
 from fairdd_jax.errors import ConfigError
 
 
@@ -26,9 +25,9 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
-    places, rest = terminal.places(arguments, "FILE.pt", "OUT.npz")
+    places, rest = command_line.places(arguments, "FILE.pt", "OUT.npz")
     chosen, rest = _experiment(rest)
-    command = terminal.read_command(rest, description=__doc__, needs_preset=False)
+    command = command_line.read_command(rest, description=__doc__, needs_preset=False)
     if command is None:
         return 0
     source, target = map(Path, places)
@@ -48,12 +47,9 @@ def run(arguments: list[str], console: Console) -> int:
 
 def _experiment(arguments: list[str]) -> tuple[int, list[str]]:
     """Which one is asked for, counted from 0, and the other arguments."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser = command_line.options_parser()
     parser.add_argument("--experiment", type=int, default=0)
-    try:
-        found, rest = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from None
+    found, rest = command_line.parse_known(parser, arguments)
     return found.experiment, rest
 
 

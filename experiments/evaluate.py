@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairdd_jax import comparison, rescoring, sharding, workdir
+from fairdd_jax import command_line, comparison, rescoring, sharding, workdir
 from fairdd_jax import console as terminal
 from fairdd_jax.distilled import load_distilled
 
@@ -26,10 +26,10 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
-    places, rest = terminal.places(arguments, "SET")
+    places, rest = command_line.places(arguments, "SET")
     distilled = load_distilled(places[0]) if places else None
-    chosen = terminal.read_options(rest)[0].config
-    command = terminal.read_command(
+    chosen = command_line.read_options(rest)[0].config
+    command = command_line.read_command(
         rest,
         description=__doc__,
         needs_preset=False,

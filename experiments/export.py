@@ -10,6 +10,7 @@ import sys
 
 from rich.console import Console
 
+from fairdd_jax import command_line
 from fairdd_jax import console as terminal
 from fairdd_jax.distilled import load_distilled
 from fairdd_jax.errors import ConfigError
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
-    places, options = terminal.places(arguments, "RUN", "FOLDER")
+    places, options = command_line.places(arguments, "RUN", "FOLDER")
     if not places:
         print(__doc__)
         return 0

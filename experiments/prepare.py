@@ -12,8 +12,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from fairdd_jax import command_line, data, workdir
 from fairdd_jax import console as terminal
-from fairdd_jax import data, workdir
 from fairdd_jax.data import bffhq, own, tfds_prepare, utkface
 from fairdd_jax.errors import ConfigError, DataError
 
@@ -22,7 +22,7 @@ FOLDERS = {"utkface": utkface.folder_of, "bffhq": bffhq.folder_of}
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
-    command = terminal.read_command(arguments, description=__doc__, needs_preset=False)
+    command = command_line.read_command(arguments, description=__doc__, needs_preset=False)
     if command is None:
         return 0
     config, options = data.resolved(command.config.data), command.options

@@ -25,9 +25,9 @@ import jax
 import result_tables
 from rich.console import Console
 
+from fairdd_jax import command_line, interrupts, presets, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
-from fairdd_jax import interrupts, presets, workdir
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.presets import flat
 from fairdd_jax.schema import SURROUNDINGS
@@ -237,12 +237,7 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
     Raises:
       ConfigError: a wrong option.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
+    parser = command_line.options_parser(__doc__)
     parser.add_argument("--table", default="main", help="in tables.toml")
     parser.add_argument("--ipc", type=int, help="rows with as many images per class alone")
     parser.add_argument(
@@ -252,13 +247,7 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="say what is left, and stop")
     parser.add_argument("--workdir", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="what is kept of them")
-    try:
-        options, unknown = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from None
-    if unknown:
-        raise ConfigError(f"unknown option {unknown[0]}; see --help")
-    return options
+    return command_line.parse(parser, arguments)
 
 
 if __name__ == "__main__":

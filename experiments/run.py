@@ -15,7 +15,17 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from fairdd_jax import comparison, hosts, interrupts, outputs, report, sharding, watch, workdir
+from fairdd_jax import (
+    command_line,
+    comparison,
+    hosts,
+    interrupts,
+    outputs,
+    report,
+    sharding,
+    watch,
+    workdir,
+)
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
@@ -38,9 +48,9 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
-    hosts.join(terminal.read_options(arguments)[0].distributed)
+    hosts.join(command_line.read_options(arguments)[0].distributed)
     console.quiet = not hosts.is_first()
-    command = terminal.read_command(arguments, description=__doc__)
+    command = command_line.read_command(arguments, description=__doc__)
     if command is None:
         return 0
     config, options = command.config, command.options
@@ -64,7 +74,7 @@ def run(arguments: list[str], console: Console) -> int:
 
 
 def _dry_run(
-    command: terminal.Command,
+    command: command_line.Command,
     configs: list[Config],
     arguments: list[str],
     folder: Path,
@@ -95,7 +105,7 @@ def _dry_run(
     return 0
 
 
-def _side_by_side(command: terminal.Command) -> dict[str, Config]:
+def _side_by_side(command: command_line.Command) -> dict[str, Config]:
     """Vanilla and the chosen fairness mode."""
     return {
         # What a mode decides, such as its distance, is decided for each.
@@ -105,7 +115,7 @@ def _side_by_side(command: terminal.Command) -> dict[str, Config]:
 
 
 def _compare(
-    command: terminal.Command, dataset: Dataset, folder: Path, console: Console
+    command: command_line.Command, dataset: Dataset, folder: Path, console: Console
 ) -> dict[str, Run]:
     """Both modes, each in a folder of its own, and how they compare."""
     runs: dict[str, Run] = {}

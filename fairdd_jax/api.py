@@ -36,7 +36,8 @@ def distill(
       ipc: synthetic images per class.
       method: ``dm``, ``dc``, ``dsa``, ``idc``, ``dream`` or ``cafe``.
       fairness: a name of `fairdd_jax.losses.FAIRNESS`, as ``vanilla``, ``fairdd`` or ``cobra``.
-      recipe: ``official`` or ``cobra`` takes every value of that program, sampling included.
+      recipe: ``official`` or ``cobra`` takes every value of that program, sampling included;
+        ``mosaic`` is our own method.
       data_dir: where the files of a named data set are.
       download: whether they may be downloaded.
       cache_dir: where decoded images are kept, by default in the user's cache folder.
@@ -44,7 +45,8 @@ def distill(
         the same settings, the run goes on from the newest.
       on_progress: called at every line of the log.
       **settings: any other field of `fairdd_jax.config.Config`; nested ones with a dot, as in
-        ``**{"evaluate.epochs": 300}``.
+        ``**{"evaluate.epochs": 300}``. Of a data set of your own, ``data.`` fields only record what
+        it is.
 
     Returns:
       The finished run, which evaluates and saves itself.
@@ -102,7 +104,7 @@ def dry_run(
       ipc: synthetic images per class.
       method: the matching method.
       fairness: what the synthetic images are matched to.
-      recipe: ``official`` or ``cobra``.
+      recipe: ``official``, ``cobra`` or ``mosaic``.
       data_dir: where the files of a named data set are.
       download: whether they may be downloaded.
       cache_dir: where decoded images are kept.

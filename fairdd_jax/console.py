@@ -1,51 +1,25 @@
-"""What a person types and sees in the terminal: options, progress bars and a table of scores."""
+"""What a person sees in the terminal: errors in one line, progress bars and a table of scores."""
 
-import argparse
-import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from rich import box
 from rich import progress as bars
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fairdd_jax import comparison, data, interrupts, presets, resume
-from fairdd_jax import config as configuration
-from fairdd_jax.config import Config
+from fairdd_jax import comparison, data, interrupts
+from fairdd_jax.command_line import Command
 from fairdd_jax.data import Dataset
-from fairdd_jax.errors import ConfigError, FairDDError, unknown_name
-from fairdd_jax.estimate import console as estimate_console
+from fairdd_jax.errors import FairDDError
 from fairdd_jax.loop import Progress
-from fairdd_jax.presets import flat
 
 Advance = Callable[..., None]
 
-# Options that only the program that distils has a use for.
-_OF_A_RUN = ("distributed", "profile", "resume", "tensorboard")
 _WIDTH = 160  # columns where there is no terminal to ask, as in a log
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A command line that has been read.
-
-    Attributes:
-      options: what decides about this run of the program, not about its result.
-      fields: the parser of the configuration.
-      rest: the arguments for it.
-      config: the configuration.
-    """
-
-    options: argparse.Namespace
-    fields: ArgumentParser
-    rest: list[str]
-    config: Config
 
 
 def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]) -> int:
@@ -59,174 +33,6 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
         return interrupts.INTERRUPTED
     except interrupts.Terminated:
         return interrupts.TERMINATED
-
-
-def places(arguments: list[str], *names: str) -> tuple[list[str], list[str]]:
-    """What comes before the options, files and folders, and the options.
-
-    Args:
-      arguments: what was typed.
-      names: of what must be there.
-
-    Returns:
-      A place for each name, or none if the help or the list is asked for; and the options.
-
-    Raises:
-      ConfigError: too few or too many.
-
-    >>> places(["runs/mine", "--ipc", "3"], "RUN")
-    (['runs/mine'], ['--ipc', '3'])
-    """
-    given = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
-    options = arguments[len(given) :]
-    if {"-h", "--help", "--list"} & set(options):
-        return [], options
-    if len(given) != len(names):
-        raise ConfigError(
-            f"{' '.join(names)} must come before the options, got "
-            f"{' '.join(given) or 'nothing there'}; see --help"
-        )
-    return given, options
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("program")
-    group.add_argument("--config", metavar="NAME", help="a preset; --list prints them")
-    group.add_argument("--list", action="store_true", help="print the presets and stop")
-    group.add_argument(
-        "--recipe", help="official or cobra: every value of that program; mosaic: ours"
-    )
-    group.add_argument("--quick", action="store_true", help="the same code path in seconds")
-    group.add_argument("--workdir", metavar="DIR", help="output folder; by default below runs/")
-    group.add_argument("--data_dir", metavar="DIR", help="where the data files are")
-    group.add_argument("--cache_dir", metavar="DIR", help="where decoded images are kept")
-    group.add_argument("--download", action="store_true", help="allow downloads")
-    group.add_argument(
-        "--tensorboard", action="store_true", help="write the log for TensorBoard too"
-    )
-    group.add_argument(
-        "--profile", action="store_true", help="trace the updates between two lines of the log"
-    )
-    group.add_argument(
-        "--resume",
-        choices=("auto", "never"),
-        help="go on from the newest checkpoint in the output folder if there is one, or start over;"
-        " by default a run that was stopped is left alone",
-    )
-    group.add_argument(
-        "--checkpoint_every",
-        metavar="UPDATES",
-        type=int,
-        default=resume.EVERY,
-        help="updates between two checkpoints",
-    )
-    group.add_argument(
-        "--checkpoints",
-        metavar="N",
-        type=int,
-        default=resume.KEEP,
-        help="checkpoints that are kept: the last N and the best",
-    )
-    estimate_console.add_options(group)
-    group.add_argument(
-        "--distributed",
-        metavar="PROCESSES",
-        help="join the other processes of this run: auto (Cloud TPU, SLURM), or HOST:PORT,N,I",
-    )
-
-
-def read_options(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """What decides about this run of the program, and the arguments that are left.
-
-    Raises:
-      ConfigError: a value that is none.
-    """
-    program = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    _add_options(program)
-    try:
-        return program.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ConfigError(str(error)) from None
-
-
-def read_command(
-    arguments: list[str],
-    *,
-    description: str | None,
-    needs_preset: bool = True,
-    settings: dict[str, Any] | None = None,
-) -> Command | None:
-    """Read a command line; None if it asked for the list or the help, which is then printed.
-
-    Args:
-      arguments: what was typed.
-      description: of the program, for its help.
-      needs_preset: whether --data.name does not suffice in place of --config.
-      settings: what stands in place of a preset without --config; with the name of another data
-        set, those of the data are left out.
-
-    Raises:
-      ConfigError: a wrong name, field or value.
-
-    >>> command = read_command(["--config", "demo", "--ipc", "3"], description=None)
-    >>> command.config.ipc, command.rest
-    (3, ['--ipc', '3'])
-    """
-    options, rest = read_options(arguments)
-    for name in ("checkpoint_every", "checkpoints"):
-        if (value := getattr(options, name)) < 1:
-            raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")
-    estimate_console.check_options(options, is_run=needs_preset)
-    for name in _OF_A_RUN:
-        if getattr(options, name) and not needs_preset:
-            raise ConfigError(f"--{name} is for experiments/run.py; leave it out")
-    if options.list:
-        for name, line in presets.names().items():
-            print(f"{name:16} {line}")
-        return None
-    preset = (
-        presets.compose(options.config, recipe=options.recipe, quick=options.quick)
-        if options.config
-        else {}
-    )
-    settings = preset or _of_data_set(settings or {}, rest)
-    if any(argument in ("-h", "--help") for argument in rest):
-        _print_help(settings, description)
-        return None
-    if not preset and (needs_preset or options.recipe or options.quick):
-        changed = "" if needs_preset else ", which --recipe and --quick change"
-        raise ConfigError(f"--config NAME is missing{changed}; --list prints the names")
-    fields = configuration.parser({"data.name": ""} | settings)
-    _add_options(fields)
-    config = configuration.from_arguments(fields, rest)
-    if not config.data.name:
-        raise ConfigError("--config NAME or --data.name NAME is missing; --list prints the presets")
-    for field, value in (("method", config.method), ("data.name", config.data.name)):
-        if value != preset.get(field, value):
-            raise ConfigError(
-                f"--{field} {value} contradicts --config {options.config}; --list prints the names"
-            )
-    if config.data.name not in data.names():
-        raise unknown_name("data set", config.data.name, data.names())
-    return Command(options, fields, rest, config)
-
-
-def _of_data_set(settings: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
-    """The settings that hold for the data set that the arguments name, if they name one."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--data.name", dest="name", nargs="?", default=settings.get("data.name"))
-    if parser.parse_known_args(arguments)[0].name == settings.get("data.name"):
-        return settings
-    return {name: value for name, value in settings.items() if not name.startswith("data.")}
-
-
-def _print_help(settings: dict[str, Any], description: str | None) -> None:
-    """Every field with its type and its value in the chosen preset."""
-    resolved = flat(dataclasses.asdict(configuration.make(settings))) if settings else {}
-    fields = configuration.parser(resolved)
-    fields.description = description
-    _add_options(fields)
-    fields.print_help()
 
 
 def load(command: Command, console: Console) -> Dataset:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fairdd_jax import console, models, sharding
+from fairdd_jax import command_line, models, sharding
 
 BENCHMARKS = Path(__file__).parents[1] / "experiments" / "benchmarks"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
@@ -475,7 +475,7 @@ class TestTimeToQuality:
 class TestDryRun:
     @pytest.mark.parametrize("name", dry_run.ROWS)
     def test_its_commands_are_ones(self, name):
-        command = console.read_command(dry_run.ROWS[name].split(), description=None)
+        command = command_line.read_command(dry_run.ROWS[name].split(), description=None)
         assert command.options.config == name
 
     def test_what_is_known_is_not_run_again(self, tmp_path, monkeypatch):

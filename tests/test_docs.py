@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_loop import SIDE, toy
 
-from fairdd_jax import api, console, losses, methods, presets
+from fairdd_jax import api, command_line, losses, methods, presets
 from fairdd_jax.data import SOURCES
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.models import registry
@@ -53,13 +53,13 @@ def test_commands_parse(page, monkeypatch):
     monkeypatch.setitem(sys.modules, "mynets", SimpleNamespace(mynet=ConvNet))
     for program, arguments in commands(page):
         if program in PLACES and arguments:
-            _, arguments = console.places(arguments, *PLACES[program])
+            _, arguments = command_line.places(arguments, *PLACES[program])
         if program == "reproduce":
             assert reproduce.chosen_jobs(reproduce.read_options(arguments))
         elif program in WITHOUT_CONFIG:
             assert not [word for word in arguments if word.startswith("-")]
         else:  # evaluate.py knows the settings of the set
-            command = console.read_command(
+            command = command_line.read_command(
                 arguments,
                 description=None,
                 needs_preset=program == "run",

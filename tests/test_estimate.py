@@ -11,9 +11,8 @@ from test_loop import settings, toy
 from test_run import HEAD_RUN, SMALL, own_surroundings, refused, script  # noqa: F401
 
 import fairdd_jax
+from fairdd_jax import command_line, environment, stream
 from fairdd_jax import config as configuration
-from fairdd_jax import console as terminal
-from fairdd_jax import environment, stream
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.estimate import Alternative, Estimate, estimate, timing
 from fairdd_jax.estimate import console as estimate_console
@@ -480,7 +479,9 @@ def test_a_stopped_run_is_refused_as_it_would_be(tmp_path, capsys):
 
 def test_other_programs_have_no_dry_run():
     with pytest.raises(ConfigError, match=r"experiments/run\.py"):
-        terminal.read_command(["--config", "demo", "--dry_run"], description="", needs_preset=False)
+        command_line.read_command(
+            ["--config", "demo", "--dry_run"], description="", needs_preset=False
+        )
 
 
 def test_the_demo_is_estimated_with_both_modes(pretending, capsys):

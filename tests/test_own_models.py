@@ -14,7 +14,7 @@ from test_loop import CLASSES, SIDE, toy
 from test_models import normal
 
 import fairdd_jax
-from fairdd_jax import console, models
+from fairdd_jax import command_line, models
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.models import registry
 from fairdd_jax.models.networks import ConvNet
@@ -299,7 +299,7 @@ def module_file(tmp_path, monkeypatch):
 def test_a_network_is_imported():
     """In a command line, and for a distillation."""
     for name in ("mynets:Net", "mynets:adapted"):
-        command = console.read_command(["--config", "demo", "--model", name], description=None)
+        command = command_line.read_command(["--config", "demo", "--model", name], description=None)
         assert command.config.model == name
     assert models.create("mynets:Net", **CREATE).module.num_classes == CLASSES
     run = fairdd_jax.distill(toy(), model="mynets:adapted", **QUICK)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from records import config, record
 
-from fairdd_jax import console, outputs, presets, published
+from fairdd_jax import command_line, outputs, presets, published
 from fairdd_jax.fairness import FAIRNESS
 from fairdd_jax.report.command import command_of
 
@@ -38,10 +38,10 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "compare.py"
     ids=" ".join,
 )
 def test_the_command_gives_the_configuration(arguments):
-    wanted = console.read_command(arguments, description=None).config
+    wanted = command_line.read_command(arguments, description=None).config
     text = command_of(json.loads(json.dumps(dataclasses.asdict(wanted))))
     assert text.startswith("python experiments/run.py --config ")
-    again = console.read_command(shlex.split(text)[2:], description=None).config
+    again = command_line.read_command(shlex.split(text)[2:], description=None).config
     assert again == wanted
 
 

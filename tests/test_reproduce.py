@@ -15,7 +15,7 @@ import pytest
 import records
 from PIL import Image
 
-from fairdd_jax import console, presets, workdir
+from fairdd_jax import command_line, presets, workdir
 from fairdd_jax.config import make
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -41,7 +41,7 @@ settings = { steps = 2, per_cell = 1, model = "ConvNetD1W8" }
 
 def pretended(command):
     """Leaves what the driver takes of a run, with the settings that run.py would read."""
-    chosen = console.read_command(command[2:], description=None)
+    chosen = command_line.read_command(command[2:], description=None)
     folder = Path(chosen.options.workdir)
     config = json.loads(json.dumps(dataclasses.asdict(chosen.config)))
     write_run(folder, "results", config=config, baselines={"random": records.scores([[1.0]])})

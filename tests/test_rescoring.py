@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 from test_run import HEAD, own_surroundings, table_rows
 
-from fairdd_jax import console as terminal
-from fairdd_jax import data, presets, scoring
+from fairdd_jax import command_line, data, presets, scoring
 from fairdd_jax.config import make
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
@@ -209,7 +208,7 @@ def test_another_data_set_has_its_own_settings(name):
     own = {"data.name": "cmnist_fg", "data.bias_ratio": 0.8, "ipc": 3}
 
     def config(*arguments):
-        command = terminal.read_command(
+        command = command_line.read_command(
             list(arguments), description=None, needs_preset=False, settings=own
         )
         return command.config
