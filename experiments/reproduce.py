@@ -126,8 +126,8 @@ def is_finished(job: Job, results: Path) -> bool:
 def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> float:
     """An estimate for the runs that are left.
 
-    A run takes what others of its row took on average, else what tables.toml says, times how much
-    longer than that the others took.
+    A run takes what tables.toml says, times how much longer than that the others took: those of
+    its row where there are any, else all.
 
     Args:
       left: the runs.
@@ -139,12 +139,11 @@ def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> flo
     45.0
     """
     taken = list(taken)
-    expected = sum(job.minutes for job, _ in taken)
-    pace = sum(minutes for _, minutes in taken) / expected if expected else 1.0
     total = 0.0
     for job in left:
-        same = [minutes for other, minutes in taken if other.row == job.row]
-        total += sum(same) / len(same) if same else job.minutes * pace
+        like = [done for done in taken if done[0].row == job.row] or taken
+        expected = sum(other.minutes for other, _ in like)
+        total += job.minutes * (sum(minutes for _, minutes in like) / expected if like else 1.0)
     return total
 
 
@@ -178,22 +177,30 @@ def chosen_jobs(options: argparse.Namespace) -> list[Job]:
     ]
     if not jobs:
         raise ConfigError(
-            f"no run of {options.table} fits both --ipc {options.ipc} and --only "
-            f"{' '.join(options.only)}; --list without them prints all"
+            f"no run of {options.table} fits --ipc {options.ipc} and --only "
+            f"{' '.join(options.only) or 'of all'}; leave one of them out"
         )
     return jobs
 
 
 def call(command: list[str]) -> int:
-    """Run a program to its end, however it is ended; returns its exit code."""
-    with subprocess.Popen(command) as child:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:  # the child has heard it too, and saves
-            return child.wait()
-        except interrupts.Terminated:
-            child.terminate()
-            return child.wait()
+    """Run a program to its end. A signal is passed on to it, and it has the time that it needs.
+
+    Returns:
+      Its exit code; after a signal never 0, however near its end it was.
+    """
+    stopped = 0
+    # In a group of its own it hears what a terminal sends to all once, and from here.
+    with subprocess.Popen(command, process_group=0) as child:
+        while True:
+            try:
+                return child.wait() or stopped
+            except KeyboardInterrupt:
+                stopped = interrupts.INTERRUPTED
+                child.send_signal(signal.SIGINT)
+            except interrupts.Terminated:
+                stopped = interrupts.TERMINATED
+                child.terminate()
 
 
 def main(arguments: list[str]) -> int:
@@ -210,23 +217,26 @@ def run(arguments: list[str], console: Console) -> int:
     jobs = chosen_jobs(options)
     left = [job for job in jobs if not is_finished(job, results)]
     console.print(f"{options.table}: {len(jobs) - len(left)} of {len(jobs)} runs are there")
+    if len(left) < len(jobs):
+        result_tables.write(options.table, results)
     if options.list:
         for job in left:
             console.print(f"{job.name}: about {job.minutes:g} minutes")
         return 0
-    if not left:
-        result_tables.write(options.table, results)
     taken: list[tuple[Job, float]] = []
     while left:
         job = left[0]
         console.print(f"{job.name}; left: about {minutes_left(left, taken):.0f} minutes")
         console.file.flush()  # what run.py prints comes after it
+        is_begun = (runs / job.name / "config.json").exists()
         began = time.perf_counter()
         code = call(job.command(runs / job.name, options.data_dir))
         if code:
             return code  # run.py has said why
         keep(job, runs / job.name, results)
-        taken.append((left.pop(0), (time.perf_counter() - began) / 60))
+        left.pop(0)
+        if not is_begun:  # else this was not all of it
+            taken.append((job, (time.perf_counter() - began) / 60))
         result_tables.write(options.table, results)
     return 0
 
@@ -244,7 +254,9 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
         "--only", nargs="+", default=[], metavar="NAME", help="these data sets, rows or runs alone"
     )
     parser.add_argument("--data_dir", help="where the data files are")
-    parser.add_argument("--list", action="store_true", help="say what is left, and stop")
+    parser.add_argument(
+        "--list", action="store_true", help="draw what is there, say what is left, and stop"
+    )
     parser.add_argument("--workdir", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="what is kept of them")
     return command_line.parse(parser, arguments)

@@ -57,10 +57,14 @@ class Row:
     def paper(self) -> dict[str, float]:
         """What the papers print for the data set, method, fairness mode and IPC, by score; for our
         own method that is FairDD."""
+        config = self.runs[0]["config"]
         if self.name in BASELINES:
+            printed = published.baseline(config, self.name)
+        else:
+            printed = next(iter(published.rows(config).values()), None)
+        if printed is None:
             return {}
-        rows = list(published.rows(self.runs[0]["config"]).values())
-        return {name: rows[0][name]["mean"] for name in SCORES if rows and rows[0][name]["mean"]}
+        return {name: printed[name]["mean"] for name in SCORES if printed[name]["mean"]}
 
     def reaches(self, name: str, wanted: float) -> bool:
         """Whether a score is as good as that of the paper, or as good as chance lets one see."""
@@ -80,7 +84,7 @@ def content_of(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({one_line(error)}); remove it") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not content:
         raise DataError(f"{path} is no file of a run; remove it")
     return content
 
@@ -128,8 +132,9 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
         yield f"| {' | '.join(_cells(row))} |"
     yield ""
     yield (
-        "Minutes of distillation on 2 CPU cores; of runs on another device those that so many "
-        "updates take there (equal_time.json). Percent; ± over the networks of all seeds; in "
+        "Minutes of distillation on 2 CPU cores. Of a run on another device, its own minutes stand "
+        "in brackets, before them what as many updates take on the cores (equal_time.json), and "
+        "GiB is the memory of that device. Percent; ± over the networks of all seeds; in "
         "brackets what chance alone would show. Paper: the same data set, method, fairness mode "
         "and IPC in the papers, FairDD for our own method. Bold: as good, or a gap within one "
         "deviation of what chance would show."
@@ -138,7 +143,8 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     yield "A row on its first seed is"
     yield ""
     for row in rows:
-        command = command_of(row.runs[0]["config"])
+        config = row.runs[0]["config"]
+        command = command_of({k: v for k, v in config.items() if k not in SURROUNDINGS})
         if row.name not in BASELINES:
             yield f"- {row.dataset}, IPC {row.ipc}, {row.name}: `{command}`"
 
@@ -168,7 +174,7 @@ def _scores(row: Row) -> Iterator[str]:
     paper = row.paper()
     for name in SCORES:
         text = percent(row.score(name))
-        if name in paper and row.reaches(name, paper[name]):
+        if row.name not in BASELINES and name in paper and row.reaches(name, paper[name]):
             text = f"**{text}**"
         yield f"{text} ({100 * row.floor(name):.1f})" if name in FLOORS else text
     yield " / ".join(f"{100 * value:.1f}" for value in paper.values())
@@ -210,21 +216,23 @@ def picture(rows: Iterable[Row]) -> bytes:
 
 
 def _minutes(row: Row) -> str:
-    """Minutes of distillation on CPU: those it took, or what so many updates take there."""
-    if row.runs[0]["environment"]["device"].startswith("cpu"):
-        return f"{statistics.mean(run['timing']['distill_s'] for run in row.runs) / 60:.1f}"
-    config = row.runs[0]["config"]
-    wanted = _what_is_computed(config)
-    for first, later, paced in _paces():
-        if _what_is_computed(paced) == wanted:
-            seconds = first + later * (config["steps"] * config["outer_loops"] - 1)
-            return f"about {seconds / 60:.0f}, on {row.runs[0]['environment']['device']}"
-    return f"on {row.runs[0]['environment']['device']}"
+    """Of distillation: those it took; of another device, and what as many updates take on CPU."""
+    run = row.runs[0]
+    took = f"{statistics.mean(run['timing']['distill_s'] for run in row.runs) / 60:.1f}"
+    if run["environment"]["device"].startswith("cpu"):
+        return took
+    updates = run["config"]["steps"] * run["config"]["outer_loops"]
+    wanted = _what_is_computed(run["config"], run["dataset"])
+    minutes = [
+        (first + later * (updates - 1)) / 60 for first, later, paced in _paces() if paced == wanted
+    ]
+    there = f"({took} on {run['environment']['device']})"
+    return f"about {statistics.mean(minutes):.0f} {there}" if minutes else there
 
 
 @functools.cache
 def _paces() -> list[tuple[float, float, dict[str, Any]]]:
-    """Seconds of the first and of a later update on CPU, and of what configuration."""
+    """Seconds of the first and of a later update on CPU, and what they compute."""
     found = []
     for entry in content_of(PACES)["trials"]:
         trial, result = entry["trial"], entry["result"]
@@ -232,14 +240,17 @@ def _paces() -> list[tuple[float, float, dict[str, Any]]]:
             chosen = presets.compose(trial["preset"]) | trial["settings"]
             config = dataclasses.asdict(configuration.make(chosen))
             seconds = [spent / result["cores"] for spent in result["cpu_s"]]
-            found.append((seconds[0], statistics.mean(seconds[1:]), config))
+            computed = _what_is_computed(config, result)
+            found.append((seconds[0], statistics.mean(seconds[1:]), computed))
     return found
 
 
-def _what_is_computed(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that decide about the time of an update."""
-    other = SURROUNDINGS | {"evaluate", "seed", "steps"}
-    return {name: value for name, value in config.items() if name not in other}
+def _what_is_computed(config: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
+    """The settings that decide about the time of an update: of the data their shapes alone."""
+    other = SURROUNDINGS | {"data", "evaluate", "seed", "steps"}
+    computed = {name: value for name, value in config.items() if name not in other}
+    cells = dataset["test_cell_counts"]
+    return computed | {"size": config["data"]["size"], "cells": (len(cells), len(cells[0]))}
 
 
 def write(table: str, results: Path) -> None:

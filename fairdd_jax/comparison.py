@@ -10,7 +10,7 @@ Results = Mapping[str, Any]
 Rows = dict[str, dict[str, Any]]
 """Entries of results.json by the name of their row."""
 
-TITLE = "Scores on the test set in %, ± over networks"
+TITLE = "Scores in %, ± over networks"
 COLUMNS = ("accuracy", "DEO_M", "DEO_A", "worst cell", "nets", "steps")
 
 
@@ -71,7 +71,7 @@ def scored_images(config: Mapping[str, Any]) -> str:
 
 def caption(rows: Rows) -> str:
     """What has to be said below the table."""
-    parts = ["in brackets: what chance alone would show on this test set"]
+    parts = ["in brackets: what chance alone would show on as many images"]
     empty = [row["cell_accuracy"][y][g] for row in rows.values() for y, g in row["empty_cells"]]
     if None in empty:
         parts.append("empty (class, group) cells are left out")

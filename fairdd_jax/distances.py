@@ -56,11 +56,17 @@ def _cosine_of_rows(a: PyTree, b: PyTree) -> jax.Array:
     return _total(rows, a, b)
 
 
+def is_kernel(parameter: Any) -> bool:
+    """Whether an array, or its shape and type, is the kernel of a convolution."""
+    return bool(parameter.ndim > 2)
+
+
 def _of_kernels(of_pair: Distance) -> Distance:
     """A distance of the convolution kernels alone, which IDC matches."""
 
     def distance(a: PyTree, b: PyTree) -> jax.Array:
-        kernels = [(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True) if x.ndim > 2]
+        pairs = zip(*map(jax.tree.leaves, (a, b)), strict=True)
+        kernels = [pair for pair in pairs if is_kernel(pair[0])]
         return of_pair(*zip(*kernels, strict=True)) if kernels else jnp.zeros(())
 
     return distance
@@ -83,12 +89,15 @@ FEATURE_DISTANCES: dict[str, Distance] = {
     "l1": _sum_of_absolutes,
     "cos": _cosine,
 }
+KERNEL_DISTANCES: dict[str, Distance] = {
+    "kernel_mse": _of_kernels(_sum_of_squares),
+    "kernel_l1": _of_kernels(_sum_of_absolutes),
+}
 GRADIENT_DISTANCES: dict[str, Distance] = {
     "ours": _cosine_of_rows,
     "mse": _sum_of_squares,
     "cos": _cosine,
-    "kernel_mse": _of_kernels(_sum_of_squares),
-    "kernel_l1": _of_kernels(_sum_of_absolutes),
+    **KERNEL_DISTANCES,
 }
 LAYER_DISTANCES: dict[str, Distance] = {
     "layers_equal": _layers(shallow=1.0, deep=1.0),

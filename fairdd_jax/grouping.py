@@ -23,6 +23,12 @@ from fairdd_jax.errors import ConfigError, unknown_name
 Features: TypeAlias = Callable[[np.ndarray], np.ndarray]
 GroupSource = Literal["given", "kmeans", "dbscan"]
 
+# Settings of clusters, and the sources that read them.
+_OF_CLUSTERS = {
+    "clusters": ("kmeans", "dbscan"),
+    "min_samples": ("dbscan",),
+    "core": ("dbscan",),
+}
 _UNKNOWN = -1
 # Images of a class that its components and clusters are fitted to; the others follow the nearest.
 _SAMPLE = 5000
@@ -48,7 +54,7 @@ class GroupsConfig:
       noise: share of the training images whose group is replaced by another one.
 
     Raises:
-      ConfigError: on a value outside its range, or groups missing or noisy that are not given.
+      ConfigError: on a value outside its range, or one that the source has no use for.
     """
 
     source: GroupSource = "given"
@@ -72,6 +78,13 @@ class GroupsConfig:
                 raise ConfigError(
                     f"groups.{field} {value} means nothing to groups.source {self.source}, which "
                     "reads no group label; leave it out, or take the source given"
+                )
+        for field, sources in _OF_CLUSTERS.items():
+            value, default = getattr(self, field), GroupsConfig.__dataclass_fields__[field].default
+            if value != default and self.source not in sources:
+                raise ConfigError(
+                    f"groups.{field} {value} means nothing to groups.source {self.source}; leave "
+                    f"it out, or take the source {' or '.join(sources)}"
                 )
 
 

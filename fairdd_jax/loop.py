@@ -202,14 +202,19 @@ def remaining(lines: list[list[int]], done: int) -> list[Line]:
 
     >>> remaining([[3, 2], [2]], done=3)
     [Line(first=0, updates=5, lengths=[2]), Line(first=5, updates=2, lengths=[2])]
+
+    Of a call that was made in part, as another backend does, the rest is left.
+
+    >>> remaining([[3, 2]], done=1)
+    [Line(first=0, updates=5, lengths=[2, 2])]
     """
     left, position = [], 0
     for line in lines:
         first, lengths = position, []
         for length in line:
-            if position >= done:
-                lengths.append(length)
             position += length
+            if position > done:
+                lengths.append(min(length, position - done))
         if lengths:
             left.append(Line(first, position - first, lengths))
     return left

@@ -11,6 +11,7 @@ from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.data.sampling import RealBatch, Sampler
+from fairdd_jax.distances import KERNEL_DISTANCES, is_kernel
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.methods import method_named
 from fairdd_jax.methods.method import Forward, Pull, Real
@@ -49,7 +50,8 @@ class Matching:
       num_parts: devices that share the real images of a class.
 
     Raises:
-      ConfigError: the network lacks the layers that the method matches.
+      ConfigError: the network lacks the layers that the method matches, or the convolutions that
+        the distance does.
     """
 
     def __init__(
@@ -72,13 +74,25 @@ class Matching:
                 f"{config.method} matches the layers of a network and {config.model} names none; "
                 "choose --model ConvNet or one of its variants"
             )
+        if config.distance in KERNEL_DISTANCES and not self._has_kernels():
+            raise ConfigError(
+                f"--distance {config.distance} matches convolutions and {config.model} has none; "
+                "choose --distance ours, or --model ConvNet"
+            )
+
+    def _made(self) -> tuple[models.Outputs, PyTree]:
+        """Shapes of what the network gives, and of its variables."""
+        image = jnp.zeros((1, *self.dataset.image_shape))
+        made: tuple[models.Outputs, PyTree] = jax.eval_shape(
+            lambda key: self.network.init_with_output(key, image), jax.random.key(0)
+        )
+        return made
 
     def _has_layers(self) -> bool:
-        image = jnp.zeros((1, *self.dataset.image_shape))
-        outputs = jax.eval_shape(
-            lambda key: self.network.init_with_output(key, image)[0], jax.random.key(0)
-        )
-        return bool(outputs.layers)
+        return bool(self._made()[0].layers)
+
+    def _has_kernels(self) -> bool:
+        return any(map(is_kernel, jax.tree.leaves(self._made()[1]["params"])))
 
     def normalise(self, images: jax.Array) -> jax.Array:
         """What networks see of real images."""
@@ -199,8 +213,8 @@ class Matching:
         slots, means = everywhere.shape[0], everywhere[:num_classes]
 
         def of_class(of: OfClass) -> Pull:
-            # As if the images had been drawn uniformly from the class.
-            weights = (of.drawn.shares @ of.drawn.weights) * self.sampler.batch_size
+            # As if `batch_real` images had been drawn uniformly from the class, however many were.
+            weights = (of.drawn.shares @ of.drawn.weights) * self.config.batch_real
             real = self._real(of, chunk)
             own = own_part(weights, self.num_parts, DATA, axis=-1)
             pull: Pull = of.kept(coupling(forward, params, real, of.label, own, means))

@@ -55,7 +55,7 @@ def results(run: "Run") -> dict[str, Any]:
         "evaluations_uint8": run.evaluations_uint8,
         "baselines": run.baselines,
         "timing": {**run.timing, "evaluate_s": run.scoring.seconds},
-        "peak_memory_bytes": environment.peak_memory(),
+        "peak_memory_bytes": run.peak_memory(),
         "environment": environment.describe(),
         "seed": run.config.seed,
     }

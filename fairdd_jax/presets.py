@@ -50,7 +50,8 @@ def compose(name: str, *, recipe: str | None = None, quick: bool = False) -> dic
     settings = {"data.name": source} | of_data | parts
     settings |= flat(table()["demo"]) if name == "demo" else {}
     if quick:
-        settings |= flat(table()["quick"]) | _shared(method, source, quick=True)
+        small = flat(table()["quick"]) | _shared(method, source, quick=True)
+        settings |= {name: value for name, value in small.items() if settings.get(name) != 0}
     return settings
 
 
@@ -62,7 +63,7 @@ def compose_parts(
     Args:
       method: a name of `fairdd_jax.methods.METHODS`.
       data: name of a data set, which some settings depend on.
-      recipe: ``official`` or ``cobra``: every value of that program.
+      recipe: ``official`` or ``cobra``: every value of that program; ``mosaic``: ours.
 
     Raises:
       ConfigError: an unknown name, or a program that does not have the method.
@@ -81,6 +82,15 @@ def compose_parts(
             f"{', '.join(entries['recipes'][recipe])}"
         )
     return settings | flat(entries["recipes"][recipe][method])
+
+
+def recipes(method: str) -> list[str]:
+    """Recipes that a method has.
+
+    >>> recipes("dm")
+    ['official', 'cobra', 'mosaic']
+    """
+    return [name for name, methods in table()["recipes"].items() if method in methods]
 
 
 def _shared(method: str, data: str | None, *, quick: bool) -> dict[str, Any]:

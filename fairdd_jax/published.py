@@ -30,19 +30,39 @@ def rows(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     >>> found["accuracy"]["mean"], found["deo_max"]["mean"]
     (0.9461, 0.1704)
     """
+    wanted = (str(config["ipc"]), config["method"], config["fairness"])
+    return {_title(line): _row(line) for line in _lines(config, wanted)}
+
+
+def baseline(config: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """What the papers print for real images of the data set of a run, as a row of `rows`.
+
+    Args:
+      config: the configuration, as in results.json.
+      name: ``random``, as many as in the run, or ``full``.
+
+    >>> from fairdd_jax.config import make
+    >>> baseline(dataclasses.asdict(make({"data.name": "bffhq"})), "full")["deo_max"]["mean"]
+    0.664
+    """
+    ipc = str(config["ipc"]) if name == "random" else ""
+    return next(map(_row, _lines(config, (ipc, name, ""))), None)
+
+
+def _lines(config: dict[str, Any], wanted: tuple[str, str, str]) -> list[dict[str, str]]:
+    """The lines of that IPC, method and fairness mode, if the data set is as in the papers."""
     name = config["data"]["name"]
     if name not in SOURCES:
-        return {}
+        return []
     own = dataclasses.asdict(resolved(DataConfig(name))) | {"seed": config["data"]["seed"]}
     if config["data"] != own:
-        return {}
-    wanted = (name, str(config["ipc"]), config["method"], config["fairness"])
+        return []
     text = resources.files("fairdd_jax").joinpath("published.csv").read_text()
-    return {
-        _title(line): _row(line)
+    return [
+        line
         for line in csv.DictReader(text.splitlines())
-        if (line["dataset"], line["ipc"], line["method"], line["fairness"]) == wanted
-    }
+        if (line["dataset"], line["ipc"], line["method"], line["fairness"]) == (name, *wanted)
+    ]
 
 
 def _title(line: dict[str, str]) -> str:

@@ -38,7 +38,7 @@ def resolve(config: Config) -> Config:
         config,
         data=data.resolved(config.data),
         distance=distance,
-        lr_img=method.lr_img(config.ipc, distance),
+        lr_img=method.lr_img(config.data.name, config.ipc, distance),
         factor=method.factor(config.data.name, config.ipc),
         augment_net=config.dsa_strategy,
         outer_loops=outer,
@@ -122,6 +122,11 @@ def _check(config: Config) -> None:
     for strategy in (config.dsa_strategy, config.augment_net, config.evaluate.augment):
         augment.operations(strategy or augment.NONE)
     halvings(config)
+    if config.inner_epochs and config.inner_real:
+        raise ConfigError(
+            f"--inner_epochs {config.inner_epochs} trains the network on the synthetic images and "
+            f"--inner_real {config.inner_real} on real ones; choose one, and 0 for the other"
+        )
     if config.evaluate.weighting == "inverse_share" and config.init == "noise":
         raise ConfigError(
             "--evaluate.weighting inverse_share needs the groups of the synthetic images, which "

@@ -14,20 +14,21 @@ from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, WorkdirError
 from fairdd_jax.loop import LoopState
 from fairdd_jax.presets import flat
+from fairdd_jax.schema import SURROUNDINGS
 
 FOLDER = "checkpoints"
 # Updates between two checkpoints, and how many of the last stay.
 EVERY = 100
 KEEP = 3
-# Fields that decide about the devices alone: another number of them goes on too.
-_MAY_DIFFER = ("mesh",)
+# A run goes on with other devices. But a line of the log is begun with its own length.
+_MAY_DIFFER = SURROUNDINGS - {"log_every"}
 
 
 class Keeper:
     """Keeps the state of a run in checkpoints, and gives it back.
 
     A run that goes on from a checkpoint equals one that was never stopped, bit for bit on the same
-    devices and versions; on another number of devices up to the rounding of sums.
+    devices and versions; on other ones up to the rounding of sums.
 
     Args:
       folder: the output folder of the run.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from fairdd_jax import checkpoint, outputs, report, seeds
+from fairdd_jax import checkpoint, environment, outputs, report, seeds
 from fairdd_jax import config as configuration
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
@@ -76,6 +76,11 @@ class Run:
         self.trained: dict[str, Any] = {}
         self.analysis: report.Analysis | None = None
         self.scoring = Scoring(config, dataset)
+        self._peak_before = 0
+
+    def peak_memory(self) -> int:
+        """Bytes that the run has held at most, before it was stopped too."""
+        return max(self._peak_before, environment.peak_memory())
 
     def distill(
         self,
@@ -182,6 +187,7 @@ class Run:
             "evaluations": self.evaluations,
             "evaluations_uint8": self.evaluations_uint8,
             "timing": self.timing,
+            "peak_memory_bytes": self.peak_memory(),
         }
         scored = self.evaluations and self.evaluations[-1]["step"] == self.step
         keeper.save(
@@ -199,6 +205,7 @@ class Run:
         self.evaluations = record["evaluations"]
         self.evaluations_uint8 = record["evaluations_uint8"]
         self.timing = record["timing"]
+        self._peak_before = record.get("peak_memory_bytes", 0)  # older ones lack it
 
     def take_scores(self, results: dict[str, Any]) -> None:
         """Take over what results.json has of the last scores of this very run.

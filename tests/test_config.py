@@ -250,7 +250,8 @@ def test_every_field_can_be_set():
         "evaluate.baselines": "none",
         "evaluate.full_epochs": 1,
         "evaluate.full_steps": 8,
-    } | CHOSEN
+    }
+    other = CHOSEN | {"inner_epochs": 0} | other  # networks are trained on real images
     config = make(other)
     assert flat(config) == other  # no field is left out, and none changed
     arguments = [part for name, v in other.items() for part in (f"--{name}", str(v))]
@@ -281,6 +282,7 @@ WRONG = [
     # names
     ({"ipcs": 1}, r"unknown field 'ipcs'; did you mean 'ipc'\?"),
     ({"evaluate.epoch": 1}, r"unknown field 'evaluate.epoch'; did you mean 'evaluate.epochs'\?"),
+    ({"inner_epochs": 3, "inner_real": 5}, "--inner_epochs 3 .* choose one, and 0 for the other"),
     ({"method": "dmm"}, r"unknown method 'dmm'; did you mean 'dm'\? Valid: cafe, dc"),
     ({"fairness": "fairdb"}, r"unknown fairness 'fairdb'; did you mean 'fairdd'\?"),
     ({"sampling": "stratifyed"}, r"unknown sampling 'stratifyed'; did you mean 'stratified'\?"),

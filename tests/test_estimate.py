@@ -316,7 +316,11 @@ def test_settings_that_take_less_memory(limit, expected, monkeypatch):
 
 def test_what_cannot_be_streamed_is_not_proposed(monkeypatch):
     monkeypatch.setattr(timing, "footprint", lambda run, todo: 0)
-    for changes in ({"representatives": 2}, {"inner_real": 4}, {"stream": "always"}):
+    for changes in (
+        {"representatives": 2},
+        {"inner_real": 4, "inner_epochs": 0},
+        {"stream": "always"},
+    ):
         found = less_memory([settings("dc", **changes)], toy(), 1000, more=0)
         assert all("stream" not in each.settings for each in found)
 

@@ -173,10 +173,22 @@ def test_dbscan_noise_joins_the_nearest_cluster():
     assert near[0] == clustered.train.groups[40] != far[0]
 
 
-@pytest.mark.parametrize("config", [GroupsConfig(), GroupsConfig(clusters=3, core=0.5)])
-def test_what_is_told_as_it_is_stays_the_same_object(config):
+def test_what_is_told_as_it_is_stays_the_same_object():
     dataset = coloured()
-    assert told(dataset, config, features=must_not_be_called) is dataset
+    assert told(dataset, GroupsConfig(), features=must_not_be_called) is dataset
+
+
+@pytest.mark.parametrize(
+    ("settings", "valid"),
+    [
+        ({"clusters": 3}, "kmeans or dbscan"),
+        ({"source": "kmeans", "core": 0.5}, "dbscan"),
+        ({"source": "kmeans", "min_samples": 7}, "dbscan"),
+    ],
+)
+def test_what_the_source_does_not_read_is_refused(settings, valid):
+    with pytest.raises(ConfigError, match=f"means nothing to .* take the source {valid}$"):
+        GroupsConfig(**settings)
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.5, 1.0])

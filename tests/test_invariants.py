@@ -1,8 +1,10 @@
 """What every method holds in every fairness mode: one base class, a subclass per method.
 
-The data are 3 classes of 3 groups on images of 8 x 8 pixels; one cell is empty.
+The data are 3 classes of 3 groups on images of 8 x 8 pixels; one cell is empty. DREAM is IDC that
+draws from fewer images. Without jit, which takes long, one mode alone is computed.
 """
 
+import dataclasses
 import functools
 from typing import ClassVar
 
@@ -56,9 +58,16 @@ def function_of(step):
 
 
 @functools.cache
-def compiled(config):
-    """One program for all tests of a configuration; data sets of other sizes compile it again."""
-    return jax.jit(function_of(Step(config, toy())))
+def compiled(config, **changes):
+    """One program for all tests of a configuration and of a method that is changed so; data sets of
+    other sizes compile it again."""
+    return jax.jit(function_of(changed(Step(config, toy()), **changes)))
+
+
+def changed(step, **changes):
+    """The step with another method."""
+    step.matching.method = dataclasses.replace(step.matching.method, **changes)
+    return step
 
 
 @functools.cache
@@ -105,12 +114,12 @@ class Invariants:
     def variables(self, step):
         return variables_of(step.config)
 
-    def run(self, step, images, batch, data, jit=True):
+    def run(self, step, images, batch, data, jit=True, **changes):
         """Loss per class and gradient, all classes on one device."""
         batch = batch._replace(images=data.images[batch.drawn.indices])
         arguments = images, self.variables(step), batch
         arguments = jax.device_put(arguments, jax.devices()[0])
-        return (compiled(step.config) if jit else function_of(step))(*arguments)
+        return (compiled(step.config, **changes) if jit else function_of(step))(*arguments)
 
     def result(self, fairness="fairdd", **changes):
         step = self.step(fairness, **changes)
@@ -130,12 +139,12 @@ class Invariants:
         step = self.step(fairness, dataset=dataset, per_cell=IPC, **self.without_crops())
         data = training_set(dataset, step.mesh)
         same = jnp.asarray(base, jnp.float32) / 255 * 2 - 1
-        loss, gradient = self.run(step, same, self.batch(step, data), data)
-        other, slope = self.run(step, self.images(step), self.batch(step, data), data)
-        loss, slopes = self.own_part(fairness, loss), float(jnp.abs(slope).max())
+        batch, own = self.batch(step, data), self.own_part(fairness)
+        loss, gradient = self.run(step, same, batch, data, **own)
+        other, slope = self.run(step, self.images(step), batch, data, **own)
+        slopes = float(jnp.abs(slope).max())
         assert float(jnp.abs(loss).max()) <= self.zero * float(jnp.abs(other).max())
-        if step.config.distance != "l1" and not self.coupled(fairness):
-            # l1 has no gradient at zero, and a coupled loss one of its own.
+        if step.config.distance != "l1":  # which has no gradient at zero
             assert float(jnp.abs(gradient).max()) <= 30 * self.zero * slopes
 
     def without_crops(self):
@@ -144,9 +153,12 @@ class Invariants:
     def coupled(self, fairness):
         return False
 
-    def own_part(self, fairness, loss):
-        """Of the loss per class what its own images decide."""
-        return loss
+    def own_part(self, fairness):
+        """Changes of the method that leave of the loss of a class what its own images decide."""
+        return {"coupling": None} if self.coupled(fairness) else {}
+
+    def of_one_class(self, label, images, batch):
+        return images[label : label + 1], jax.tree.map(lambda x: x[label : label + 1], batch)
 
     @pytest.mark.parametrize("fairness", MODES)
     def test_the_order_of_images_groups_and_classes_does_not_matter(self, fairness):
@@ -193,9 +205,23 @@ class Invariants:
         np.testing.assert_allclose(moved_loss, loss, rtol=1e-5)
         self.close(moved, gradient, rtol=1e-5)
 
-    def test_chunks_do_not_matter(self):
-        loss, gradient = self.result()
-        other_loss, other = self.result(chunk=64)
+    @pytest.mark.parametrize("fairness", MODES)
+    def test_an_absent_group_is_as_if_it_did_not_exist(self, fairness):
+        step, own = self.step(fairness), self.own_part(fairness)
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.of_one_class(2, self.images(step), self.batch(step, data))
+        loss, gradient = self.run(step, images, batch, data, **own)
+        drawn = batch.drawn
+        there = np.array([0, 2])
+        fewer = drawn._replace(weights=drawn.weights[:, there], shares=drawn.shares[:, there])
+        other_loss, other = self.run(step, images, batch._replace(drawn=fewer), data, **own)
+        np.testing.assert_allclose(other_loss, loss, rtol=2e-4)
+        self.close(other, gradient)
+
+    @pytest.mark.parametrize("fairness", MODES)
+    def test_chunks_do_not_matter(self, fairness):
+        loss, gradient = self.result(fairness)
+        other_loss, other = self.result(fairness, chunk=64)
         np.testing.assert_allclose(other_loss, loss, rtol=2e-4)
         self.close(other, gradient)
 
@@ -227,15 +253,16 @@ class Invariants:
         """Settings under which the loss has second derivatives."""
         return {"model": "ConvNetD2W8ASwish"}
 
-    def test_class_losses_add(self):
+    @pytest.mark.parametrize("fairness", MODES)
+    def test_class_losses_add(self, fairness):
         """The loss of an update is the sum over classes, each of its own images alone."""
-        step = self.step()
+        step, changes = self.step(fairness), self.own_part(fairness)
         data = training_set(step.dataset, step.mesh)
         images, batch = self.images(step), self.batch(step, data)
-        loss, gradient = self.run(step, images, batch, data)
+        loss, gradient = self.run(step, images, batch, data, **changes)
         for label in range(CLASSES):
-            alone = jax.tree.map(lambda x, k=label: x[k : k + 1], batch)
-            own_loss, own = self.run(step, images[label : label + 1], alone, data)
+            alone = self.of_one_class(label, images, batch)
+            own_loss, own = self.run(step, *alone, data, **changes)
             np.testing.assert_allclose(own_loss[0], loss[label], rtol=2e-4)
             self.close(own[0], gradient[label])
 
@@ -281,8 +308,26 @@ class TestCAFE(Invariants):
     settings: ClassVar[dict] = {"method": "cafe"}
 
     def coupled(self, fairness):
+        # The discrimination loss is there however well the features match.
         return fairness == "vanilla"
 
-    def own_part(self, fairness, loss):
-        # The discrimination loss is there however well the features match.
-        return jnp.zeros_like(loss) if self.coupled(fairness) else loss
+    def test_cobra_is_a_mean_over_classes(self):
+        step = self.step("cobra")
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.images(step), self.batch(step, data)
+        mean, _ = self.run(step, images, batch, data)
+        total, _ = self.run(step, images, batch, data, cobra_class_mean=False)
+        np.testing.assert_allclose(total, CLASSES * mean, rtol=1e-5)
+
+    @pytest.mark.parametrize("per_cell", [PER_CELL, pytest.param(3, marks=pytest.mark.slow)])
+    def test_discrimination_is_a_sum_over_a_batch_of_real_images(self, per_cell):
+        """However many of them are drawn."""
+        step = self.step("vanilla", per_cell=per_cell, batch_real=12)
+        twice = self.step("vanilla", per_cell=per_cell, batch_real=24)
+        data = training_set(step.dataset, step.mesh)
+        images, batch = self.images(step), self.batch(step, data)
+        alone, once, two = (
+            self.run(*arguments, images, batch, data, **changes)[0]
+            for arguments, changes in (((step,), {"coupling": None}), ((step,), {}), ((twice,), {}))
+        )
+        np.testing.assert_allclose(two - alone, 2 * (once - alone), rtol=1e-3)

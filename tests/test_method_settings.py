@@ -49,7 +49,7 @@ def settings(**changes):
         "chunk": 8,
         "lr_img": 0.1,
         "outer_loops": 2,
-        "inner_epochs": 1,
+        "inner_epochs": 0 if changes.get("inner_real") else 1,
         "block": 1,
     }
     return configuration.make(base | changes)
@@ -214,6 +214,12 @@ def test_what_needs_the_training_set_on_the_device_is_refused_without(field):
     images = initial_images(jax.random.key(0), toy(), ipc=2, init="real").images
     with pytest.raises(ConfigError, match=f"--stream never or --{field} 0"):
         next(run_updates(config, toy(), key=jax.random.key(0), images=images))
+
+
+@pytest.mark.parametrize("model", ["MLP", "ViT1"])
+def test_distances_of_kernels_need_convolutions(model):
+    with pytest.raises(ConfigError, match=f"kernel_mse matches convolutions and {model} has none"):
+        Step(settings(method="idc", distance="kernel_mse", model=model), toy())
 
 
 def test_cafe_needs_the_layers_of_a_network():

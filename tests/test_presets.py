@@ -111,6 +111,24 @@ def test_the_authors_of_idc_choose_by_data_set():
     assert cifar["inner_real"] > fashion["inner_real"]
 
 
+def test_subsets_of_imagenet_and_larger_images_have_their_own():
+    subset, tiny = (
+        flat(presets.compose(f"{name}_idc")) for name in ("imagenet_woof_s", "tiny_imagenet_s")
+    )
+    assert (subset["factor"], subset["distance"]) == (3, "kernel_l1")
+    assert subset["lr_img"] == pytest.approx(3e-3 * (128 / 224) ** 2)
+    assert tiny["lr_img"] == pytest.approx(5e-3 * 4)
+    dream = flat(presets.compose("cifar10s_dream"))
+    assert (dream["batch_real"], dream["lr_img"]) == (128, pytest.approx(5e-3))
+
+
+def test_quick_switches_nothing_on_that_a_recipe_switches_off():
+    quick = flat(presets.compose("cmnist_fg_idc", recipe="cobra", quick=True))
+    assert (quick["inner_real"], quick["inner_epochs"]) == (0, 0)
+    assert flat(presets.compose("cmnist_fg_idc", quick=True))["inner_real"] == 32
+    assert flat(presets.compose("cmnist_fg_dc", quick=True))["inner_epochs"] == 1
+
+
 def test_parts_are_those_of_the_name():
     parts = presets.compose_parts("dsa", recipe="official")
     name = presets.compose("cmnist_bg_dsa", recipe="official")

@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -125,22 +124,25 @@ def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys, preten
 def test_damaged_results_are_one_line(driver, tmp_path, capsys):
     assert driver("--only", "cmnist_bg")[0] == 0
     path = tmp_path / "results" / "small" / "cmnist_bg_dm_fairdd_ipc1_seed0.json"
-    for content in ("{", "3"):
+    for content in ("{", "3", "{}"):
         path.write_text(content)
         capsys.readouterr()
         assert driver("--only", "cmnist_bg") == (3, [])
         assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 9), (signal.SIGTERM, 143)])
-def test_a_run_that_is_stopped_has_time_to_save(tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("number", "of_child", "code"),
+    [(signal.SIGINT, 9, 9), (signal.SIGINT, 0, 130), (signal.SIGTERM, 0, 143)],
+)
+def test_a_run_that_is_stopped_has_time_to_save(tmp_path, number, of_child, code):
     """The child takes a second for it, longer than Python itself would wait."""
     program = f"""
 import signal, sys, time
 def save(*_):
     time.sleep(1)
     open({str(tmp_path / "saved")!r}, "w").close()
-    sys.exit({code})
+    sys.exit({of_child})
 for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, save)
 open({str(tmp_path / "begun")!r}, "w").close()
@@ -159,10 +161,7 @@ sys.exit(reproduce.call([sys.executable, "-c", {program!r}]))
     while not (tmp_path / "begun").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    if number == signal.SIGINT:  # a terminal sends it to both
-        os.killpg(process.pid, number)
-    else:
-        process.send_signal(number)
+    process.send_signal(number)
     assert process.wait(timeout=30) == code
     assert (tmp_path / "saved").exists()
 
@@ -173,7 +172,9 @@ def test_what_is_left_takes_what_others_of_the_row_took():
     assert reproduce.minutes_left([job, other], []) == 30
     # Half as long again as expected: so will be what nobody has run yet.
     assert reproduce.minutes_left([job, other], [(job, 30.0)]) == 30 + 15
-    assert reproduce.minutes_left([job], [(job, 30.0), (job, 50.0)]) == 40
+    assert reproduce.minutes_left([job], [(job, 30.0), (job, 50.0), (other, 90.0)]) == 40
+    # Another method or number of images under the name of the row takes its own time.
+    assert reproduce.minutes_left([dataclasses.replace(job, minutes=6)], [(job, 30.0)]) == 9
 
 
 def test_a_run_that_fails_ends_it_with_its_code_and_keeps_nothing(driver, tmp_path, monkeypatch):
@@ -204,6 +205,7 @@ def write_run(folder, name, *, config, baselines, seconds=60.0, **changes):
     """What the driver and the tables read of results.json."""
     content = {
         "config": config,
+        "dataset": {"test_cell_counts": [[1]]},
         "evaluations": [records.scores([[1.0]], **changes)],
         "baselines": baselines,
         "timing": {"distill_s": seconds, "evaluate_s": 1.0},
@@ -239,7 +241,7 @@ def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
     assert row.score("accuracy")["mean"] == pytest.approx(0.93)
     assert row.score("accuracy")["std"] == pytest.approx(0.05**0.5 / 10)
     assert row.paper() == {"accuracy": 0.9461, "deo_max": 0.1704, "deo_mean": 0.0795}
-    assert (baseline.name, baseline.paper()) == ("random", {})
+    assert (baseline.name, baseline.paper()["accuracy"]) == ("random", 0.3075)
     result_tables.write("t", tmp_path)
     picture = (tmp_path / "t.png").read_bytes()
     with Image.open(io.BytesIO(picture)) as opened:
@@ -260,9 +262,16 @@ def test_the_readme_has_the_rows_that_there_are():
     assert "\n".join(lines) in readme
 
 
+@pytest.mark.parametrize("table", ["main", "selection"])
+def test_the_tables_are_those_of_the_json(table):
+    drawn = (reproduce.RESULTS / f"{table}.md").read_text()
+    rows = result_tables.read(table, reproduce.RESULTS)
+    assert drawn == "\n".join(result_tables.lines(rows)) + "\n"
+
+
 def test_minutes_of_other_devices_are_those_of_as_many_updates_on_cpu(tmp_path, monkeypatch):
     settings = {"fairness": "fairdd", "seed": 3, "steps": 10_000, "evaluate.epochs": 0}
-    result = {"cores": 2, "cpu_s": [40.0, 1.0, 3.0]}
+    result = {"cores": 2, "cpu_s": [40.0, 1.0, 3.0], "test_cell_counts": [[1]]}
     entry = {"trial": {"preset": "cmnist_fg_dm", "settings": settings}, "result": result}
     monkeypatch.setattr(result_tables, "PACES", tmp_path / "paces.json")
     result_tables.PACES.write_text(json.dumps({"trials": [entry]}))
@@ -270,9 +279,10 @@ def test_minutes_of_other_devices_are_those_of_as_many_updates_on_cpu(tmp_path, 
     write_row(tmp_path / "t", 0, steps=101)
     (row,) = result_tables.read("t", tmp_path)
     row.runs[0]["environment"]["device"] = "gpu Some"
-    assert result_tables._minutes(row) == "about 2, on gpu Some"  # 20 s and 100 updates of 1 s
+    # 20 s and 100 updates of 1 s.
+    assert result_tables._minutes(row) == "about 2 (1.0 on gpu Some)"
     row.runs[0]["config"]["per_cell"] = 3
-    assert result_tables._minutes(row) == "on gpu Some"
+    assert result_tables._minutes(row) == "(1.0 on gpu Some)"
     result_tables._paces.cache_clear()
 
 

@@ -36,7 +36,13 @@ RUNS = {
     "dm": {"steps": 12, "average_img": 0.5},
     "dc": {"steps": 4, "outer_loops": 3, "lr_net": 0.1, "evaluate.every": 2},
     "dsa": {"steps": 6, "dsa_strategy": "flip_crop", "stream": "always", "block": 3},
-    "dream": {"steps": 6, "inner_real": 16, "representatives": 5, "momentum_net": 0.9},
+    "dream": {
+        "steps": 6,
+        "inner_epochs": 0,
+        "inner_real": 16,
+        "representatives": 5,
+        "momentum_net": 0.9,
+    },
 }
 SLOW = pytest.mark.slow
 
@@ -114,6 +120,15 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not(tmp_path, whole, me
     first = distilled(config, tmp_path, stop=stop)
     assert 0 < first.step < config.steps
     assert_same(distilled(config, tmp_path), whole(method))
+
+
+def test_a_run_goes_on_with_other_blocks_and_chunks(tmp_path, whole):
+    """As on another device: the same up to rounding."""
+    first = distilled(made(), tmp_path, stop=5)
+    run = distilled(made(block=3, chunk=64), tmp_path)
+    assert first.log[-1]["update"] == 4  # stopped after the fifth, within a block of three
+    np.testing.assert_allclose(run.images, whole("dm").images, atol=1e-4)
+    assert [line["update"] for line in run.log] == [4, 8, 12]
 
 
 def test_checkpoints_change_nothing(tmp_path, whole):
@@ -276,11 +291,14 @@ def test_scores_of_this_very_run_are_taken_over(tmp_path):
 def test_distill_keeps_checkpoints_in_a_folder_of_its_own(tmp_path, monkeypatch):
     dataset = toy()
     chosen = {"ipc": 1, "steps": 4, "model": "ConvNetD1W8", "per_cell": 4, "log_every": 1}
+    monkeypatch.setattr(resume.environment, "peak_memory", lambda: 5)
     first = distill(dataset, checkpoints=tmp_path, **chosen)
     assert (tmp_path / resume.FOLDER / "4").is_dir()
+    monkeypatch.setattr(resume.environment, "peak_memory", lambda: 3)
     monkeypatch.setattr("fairdd_jax.loop.training_set", pytest.fail)
     again = distill(dataset, checkpoints=tmp_path, **chosen)
     np.testing.assert_array_equal(first.images, again.images)
+    assert again.peak_memory() == 5  # of the process that computed
     with pytest.raises(ConfigError, match="--steps 4 there, 5 here"):
         distill(dataset, checkpoints=tmp_path, **(chosen | {"steps": 5}))
 

@@ -171,7 +171,7 @@ def test_without_a_terminal_there_is_a_table_and_no_progress(head):
     output = head.output
     assert "\x1b" not in output
     assert "\r" not in output
-    assert output.strip().startswith("Scores on the test set")
+    assert output.strip().startswith("Scores in %, ± over networks")
     assert output.endswith(f"written to {head.folder}\n")
     rows = table_rows(output)
     assert [row[0] for row in rows] == ["random", "fairdd", "fairdd in 8 bits", "full"]

@@ -7,7 +7,8 @@ with respect to all class means is found first and then added class by class.
 Reference: Wang et al., CAFE: Learning to Condense Dataset by Aligning Features (CVPR 2022).
 Deviations from the authors' code: the loops between two networks are those of DC, as in COBRA's,
 where the authors stop when the accuracy on real images stands still; the cross-entropy of the real
-images, which nothing synthetic changes, is left out.
+images, which nothing synthetic changes, is left out. The discrimination loss is a sum over
+`batch_real` images as theirs, however many the sampler draws.
 """
 
 from functools import partial
@@ -55,7 +56,7 @@ CAFE = Method(
     synthetic_signal=partial(synthetic_mean, signal=_layers),
     loss=losses.layer_matching_loss,
     distances=losses.LAYER_DISTANCES,
-    lr_img=lambda ipc, distance: 0.1,
+    lr_img=lambda dataset, ipc, distance: 0.1,
     loops=lambda ipc, on_real: dc_loops(ipc),
     cobra_distance="layers_shallow",
     cobra_class_mean=True,

@@ -67,7 +67,8 @@ class Method:
         axis.
       loss: ``(group signals, synthetic signal, shares, present, fairness, distance)`` to a scalar.
       distances: names of the distances that the loss knows; the first is the default.
-      lr_img: ``(ipc, distance)`` to the learning rate of the synthetic images.
+      lr_img: ``(name of the data set, ipc, distance)`` to the learning rate of the synthetic
+        images.
       loops: ``(ipc, whether the network is trained on real images)`` to the updates per network,
         and the epochs of training on the synthetic images in between.
       factor: ``(name of the data set, ipc)`` to the crops along each side of a synthetic image.
@@ -87,7 +88,7 @@ class Method:
     synthetic_signal: Callable[[Forward, PyTree, jax.Array, jax.Array, int], PyTree]
     loss: Callable[..., jax.Array]
     distances: Mapping[str, Any]
-    lr_img: Callable[[int, str], float]
+    lr_img: Callable[[str, int, str], float]
     cobra_distance: str
     frozen_statistics: bool
     loops: Callable[[int, bool], tuple[int, int]] = lambda ipc, on_real: (1, 0)

@@ -13,10 +13,10 @@ from fairdd_jax.presets import flat
 
 
 def command_of(config: dict[str, Any]) -> str | None:
-    """The command line that gives this configuration.
+    """The command line that gives this configuration, the shortest of those with any recipe.
 
     Args:
-      config: as in results.json.
+      config: as in results.json; fields that it lacks are left to the program.
 
     Returns:
       A line for a shell; None where no preset leads there, as for arrays of the user's own.
@@ -30,11 +30,16 @@ def command_of(config: dict[str, Any]) -> str | None:
     name = "demo" if (source, method) == ("demo", "dm") else f"{source}_{method}"
     if source not in SOURCES or name not in presets.names():
         return None
-    wanted = flat(config)
-    chosen = presets.compose(name)
+    lines = [_line(flat(config), name, recipe) for recipe in (None, *presets.recipes(method))]
+    return min((shlex.join(line) for line in lines if line), key=len, default=None)
+
+
+def _line(wanted: dict[str, Any], name: str, recipe: str | None) -> list[str] | None:
+    chosen = presets.compose(name, recipe=recipe)
     line = ["python", "experiments/run.py", "--config", name]
     if name != "demo":
         line += ["--data_dir", "DATA"]
+    line += ["--recipe", recipe] if recipe else []
     # Fields that follow from others are left out once those are there.
     for _ in wanted:
         try:
@@ -43,7 +48,7 @@ def command_of(config: dict[str, Any]) -> str | None:
             return None
         differing = [field for field in wanted if got.get(field) != wanted[field]]
         if not differing:
-            return shlex.join(line)
+            return line
         field = min(differing, key=_rank)
         chosen[field] = wanted[field]
         line += [f"--{field}", _text(wanted[field])]
