@@ -116,6 +116,24 @@ def test_tables_have_what_is_known():
     assert "Time is that of 2 CPU cores; updates and scores are of gpu Some." in text
 
 
+CONTROLS = {f"{name}, fairdd, networks of as many steps" for name in ("cmnist_fg", "cfmnist_bg")}
+
+
+@pytest.mark.parametrize("control", sorted(CONTROLS))
+def test_controls_are_scored_with_as_many_steps(control):
+    pace = {"updates": 3, "cpu_s": [20.0, 3.0, 5.0], "cores": 2}
+
+    def steps(row):
+        trial = equal_time.COMPARISONS["own"].trial(row, 0, pace)
+        chosen = presets.compose(trial.preset) | trials._SCORING | trial.settings
+        config = trials.configuration.make(chosen)
+        batches = -(-100 * config.factor**2 // config.evaluate.batch_size)
+        return batches * (config.evaluate.epochs + 1)
+
+    fairdd = control.removesuffix(", networks of as many steps")
+    assert steps(control) == steps(fairdd.replace("fairdd", "mosaic")) > steps(fairdd)
+
+
 @pytest.mark.parametrize("name", equal_time.COMPARISONS)
 def test_rows_get_equal_time(name):
     comparison = equal_time.COMPARISONS[name]
@@ -123,9 +141,10 @@ def test_rows_get_equal_time(name):
     for row in comparison.rows:
         trial = comparison.trial(row, 0, pace)
         assert trial.updates == 1 + (comparison.seconds - 10) // 2
-        assert "evaluate.epochs" not in trial.settings  # all are scored alike
+        assert ("evaluate.epochs" in trial.settings) == (row in CONTROLS)  # all are scored alike
         chosen = presets.compose(trial.preset) | trial.settings
         assert trials.configuration.make(chosen).updates >= trial.updates
         assert comparison.pace(row).updates > 1
+        assert comparison.pace(row).settings["evaluate.epochs"] == 0
     slow = {"updates": 2, "cpu_s": [900.0, 9.0], "cores": 2}
     assert comparison.trial(row, 0, slow).updates == 1
