@@ -80,8 +80,8 @@ class GroupsConfig:
                     "reads no group label; leave it out, or take the source given"
                 )
         for field, sources in _OF_CLUSTERS.items():
-            value, default = getattr(self, field), GroupsConfig.__dataclass_fields__[field].default
-            if value != default and self.source not in sources:
+            value = getattr(self, field)
+            if value != getattr(GroupsConfig, field) and self.source not in sources:
                 raise ConfigError(
                     f"groups.{field} {value} means nothing to groups.source {self.source}; leave "
                     f"it out, or take the source {' or '.join(sources)}"
