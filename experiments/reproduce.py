@@ -9,8 +9,6 @@ and its picture are drawn from these files alone.
 """
 
 import argparse
-import dataclasses
-import json
 import signal
 import subprocess
 import sys
@@ -30,6 +28,7 @@ from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.presets import flat
+from fairdd_jax.report.record import read_results
 from fairdd_jax.schema import SURROUNDINGS
 
 HERE = Path(__file__).parent
@@ -70,10 +69,7 @@ class Job:
     def config(self) -> dict[str, Any]:
         """What results.json will say of its settings."""
         chosen = presets.compose(self.preset, recipe=self.recipe) | self.settings
-        content: dict[str, Any] = json.loads(
-            json.dumps(dataclasses.asdict(configuration.make(chosen)))
-        )
-        return content
+        return configuration.make(chosen).as_json()
 
     def is_of(self, config: dict[str, Any]) -> bool:
         """Whether a run with that configuration is this one, wherever it was computed."""
@@ -88,7 +84,7 @@ class Job:
         line += ["--recipe", self.recipe] if self.recipe else []
         # What is left of a run with other settings cannot be gone on with.
         kept = folder / "config.json"
-        is_other = kept.exists() and not self.is_of(result_tables.content_of(kept))
+        is_other = kept.exists() and not self.is_of(workdir.read_json(kept))
         line += ["--workdir", str(folder), "--resume", "never" if is_other else "auto"]
         line += ["--data_dir", data_dir] if data_dir else []
         for field, value in self.settings.items():
@@ -120,7 +116,7 @@ def read_jobs(table: str) -> list[Job]:
 def is_finished(job: Job, results: Path) -> bool:
     """Whether there are results of a run with these settings."""
     path = results / job.table / f"{job.name}.json"
-    return path.exists() and job.is_of(result_tables.content_of(path).get("config", {}))
+    return path.exists() and job.is_of(read_results(path)["config"])
 
 
 def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> float:
@@ -134,7 +130,8 @@ def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> flo
       taken: runs that are done, and the minutes of each.
 
     >>> job = Job("main", "fairdd", "cmnist_fg_dm", None, {"ipc": 10, "seed": 0}, minutes=20)
-    >>> other = dataclasses.replace(job, row="cobra", minutes=10)
+    >>> from dataclasses import replace
+    >>> other = replace(job, row="cobra", minutes=10)
     >>> minutes_left([job, other], [(job, 30.0)])
     45.0
     """
@@ -149,7 +146,7 @@ def minutes_left(left: Iterable[Job], taken: Iterable[tuple[Job, float]]) -> flo
 
 def keep(job: Job, folder: Path, results: Path) -> None:
     """Copy what is kept of a run."""
-    content = result_tables.content_of(folder / "results.json")
+    content = read_results(folder / "results.json")
     place = workdir.prepare(results / job.table)
     if not content["config"]["data"]["validation"]:  # settings on trial need no picture
         picture = folder / "images" / f"step_{content['config']['steps']:06d}.png"

@@ -14,9 +14,9 @@ from typing import Any
 from fairdd_jax import config as configuration
 from fairdd_jax import presets, published, workdir
 from fairdd_jax.comparison import percent
-from fairdd_jax.errors import DataError, one_line
 from fairdd_jax.report import plots
 from fairdd_jax.report.command import command_of
+from fairdd_jax.report.record import read_results
 from fairdd_jax.schema import SURROUNDINGS
 
 SCORES = {"accuracy": "accuracy", "deo_max": "DEO_M", "deo_mean": "DEO_A"}
@@ -74,26 +74,11 @@ class Row:
         return bool(own["mean"] <= max(wanted, self.floor(name) + own["std"]))
 
 
-def content_of(path: Path) -> dict[str, Any]:
-    """What a JSON file of a run holds.
-
-    Raises:
-      DataError: it is damaged.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({one_line(error)}); remove it") from None
-    if not isinstance(content, dict) or not content:
-        raise DataError(f"{path} is no file of a run; remove it")
-    return content
-
-
 def read(table: str, results: Path) -> list[Row]:
     """The rows that there are runs of, by data set and IPC."""
     runs: dict[tuple[str, int, str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted((results / table).glob("*.json")):
-        content = content_of(path)
+        content = read_results(path)
         preset, ipc = content["config"]["data"]["name"], content["config"]["ipc"]
         method = content["config"]["method"]
         name = path.stem.removeprefix(f"{preset}_{method}_").rpartition(f"_ipc{ipc}_")[0]
@@ -234,7 +219,7 @@ def _minutes(row: Row) -> str:
 def _paces() -> list[tuple[float, float, dict[str, Any]]]:
     """Seconds of the first and of a later update on CPU, and what they compute."""
     found = []
-    for entry in content_of(PACES)["trials"]:
+    for entry in workdir.read_json(PACES)["trials"]:
         trial, result = entry["trial"], entry["result"]
         if trial["settings"].get("evaluate.epochs") == 0:
             chosen = presets.compose(trial["preset"]) | trial["settings"]

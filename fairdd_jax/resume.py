@@ -1,7 +1,5 @@
 """What a run needs to go on after it was stopped, however: when it is kept, and when it fits."""
 
-import dataclasses
-import json
 import shutil
 import warnings
 from collections.abc import Callable
@@ -11,7 +9,7 @@ from typing import Any
 from fairdd_jax import environment, hosts, workdir
 from fairdd_jax.checkpoint import Checkpoints, Record
 from fairdd_jax.config import Config
-from fairdd_jax.errors import ConfigError, WorkdirError
+from fairdd_jax.errors import ConfigError, DataError, WorkdirError
 from fairdd_jax.loop import LoopState
 from fairdd_jax.presets import flat
 from fairdd_jax.schema import SURROUNDINGS
@@ -113,7 +111,7 @@ class Keeper:
         if is_best:
             self._best = {"update": update, "score": score}
         about = {
-            "config": self._config(),
+            "config": self.config.as_json(),
             "versions": environment.versions(),
             "best": self._best,
         }
@@ -135,13 +133,8 @@ class Keeper:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.close()
 
-    def _config(self) -> dict[str, Any]:
-        """As JSON gives it back."""
-        config: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self.config)))
-        return config
-
     def _check(self, record: Record, cells: list[Any]) -> None:
-        there, here = flat(record["config"]), flat(self._config())
+        there, here = flat(record["config"]), flat(self.config.as_json())
         differences = [
             f"--{name} {there.get(name)} there, {here.get(name)} here"
             for name in sorted(there.keys() | here.keys())
@@ -199,7 +192,6 @@ def refuse_unfinished(folder: Path) -> None:
 def saved_results(folder: Path) -> dict[str, Any]:
     """The content of results.json, empty if there is none or it is damaged."""
     try:
-        results = json.loads((folder / "results.json").read_text())
-    except (OSError, ValueError):
+        return workdir.read_json(folder / "results.json")
+    except DataError:
         return {}
-    return results if isinstance(results, dict) else {}

@@ -1,7 +1,6 @@
 """One run: its images, its scores and its files."""
 
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -214,9 +213,8 @@ class Run:
           results: its content; of another run, or of one that was not distilled in the end, it is
             left aside.
         """
-        config = json.loads(json.dumps(dataclasses.asdict(self.config)))
         steps = results.get("step"), self.step
-        if results.get("config") == config and steps == (self.config.steps,) * 2:
+        if results.get("config") == self.config.as_json() and steps == (self.config.steps,) * 2:
             self.evaluations = results["evaluations"]
             self.evaluations_uint8 = results["evaluations_uint8"]
             self.baselines = results["baselines"]

@@ -4,6 +4,7 @@ A value of None means that it depends on the others; `fairdd_jax.resolve` fills 
 """
 
 import dataclasses
+import json
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fairdd_jax.data import DataConfig
@@ -181,3 +182,8 @@ class Config:
     def updates(self) -> int:
         """Updates of the synthetic images in the whole run."""
         return self.steps * self.outer_loops
+
+    def as_json(self) -> dict[str, Any]:
+        """All fields as JSON gives them back, which makes lists of tuples."""
+        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return content

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fairdd_jax import hosts
-from fairdd_jax.errors import WorkdirError, one_line
+from fairdd_jax.errors import DataError, WorkdirError, one_line
 
 _FULL = os.strerror(errno.ENOSPC)
 
@@ -98,6 +98,21 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON file atomically; NaN is not JSON and is refused."""
     text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
     write_atomically(path, text.encode() + b"\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises:
+      DataError: it is damaged.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({one_line(error)}); remove it") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds no JSON object; remove it")
+    return content
 
 
 def remove(path: Path) -> None:

@@ -1,8 +1,5 @@
 """Records of runs that nobody ran, for tests of what is made of them."""
 
-import dataclasses
-import json
-
 import numpy as np
 
 from fairdd_jax.config import make
@@ -13,8 +10,7 @@ from fairdd_jax.report import Analysis, Record
 def config(**settings):
     """A configuration as in results.json."""
     chosen = {name.replace("__", "."): value for name, value in settings.items()}
-    made = make({"data.name": "demo", "ipc": 2} | chosen)
-    return json.loads(json.dumps(dataclasses.asdict(made)))
+    return make({"data.name": "demo", "ipc": 2} | chosen).as_json()
 
 
 def spread(*values):

@@ -1,7 +1,5 @@
 """The command that repeats a run."""
 
-import dataclasses
-import json
 import shlex
 from typing import Any
 
@@ -23,7 +21,7 @@ def command_of(config: dict[str, Any]) -> str | None:
 
     >>> from fairdd_jax.config import make
     >>> chosen = presets.compose("cmnist_fg_dm") | {"ipc": 3}
-    >>> command_of(dataclasses.asdict(make(chosen)))
+    >>> command_of(make(chosen).as_json())
     'python experiments/run.py --config cmnist_fg_dm --data_dir DATA --ipc 3'
     """
     source, method = config["data"]["name"], config["method"]
@@ -43,7 +41,7 @@ def _line(wanted: dict[str, Any], name: str, recipe: str | None) -> list[str] | 
     # Fields that follow from others are left out once those are there.
     for _ in wanted:
         try:
-            got = flat(json.loads(json.dumps(dataclasses.asdict(configuration.make(chosen)))))
+            got = flat(configuration.make(chosen).as_json())
         except FairDDError:
             return None
         differing = [field for field in wanted if got.get(field) != wanted[field]]

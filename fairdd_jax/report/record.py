@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fairdd_jax import workdir
 from fairdd_jax.distilled import DistilledSet, load_distilled
 from fairdd_jax.errors import ConfigError, DataError, one_line
 from fairdd_jax.report.analysis import Analysis
@@ -65,24 +66,29 @@ def read(folder: str | Path, *, name: str | None = None) -> Record:
     """
     folder = Path(folder)
     path = folder / "results.json"
-    try:
-        results = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.is_file():
         raise DataError(
             f"no run in {folder}: it has no results.json; pass the output folder of a run"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({error}); run again") from None
-    missing = [key for key in _REQUIRED if not isinstance(results, dict) or key not in results]
-    if missing:
-        raise DataError(f"{path} lacks {', '.join(missing)}; pass the output folder of a run")
+        )
     return Record(
         name or folder.resolve().name,
-        results,
+        read_results(path),
         _lines(folder / "metrics.jsonl"),
         load_distilled(folder),
         Analysis.read(folder),
     )
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The content of a results.json.
+
+    Raises:
+      DataError: it is damaged, or something else.
+    """
+    results = workdir.read_json(path)
+    if missing := [key for key in _REQUIRED if key not in results]:
+        raise DataError(f"{path} lacks {', '.join(missing)}, as runs have; remove it or run again")
+    return results
 
 
 def named(folders: Iterable[str | Path]) -> list[Record]:
