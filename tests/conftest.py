@@ -1,5 +1,6 @@
 """What all tests share: strict JAX settings and access to the golden numbers."""
 
+import gc
 import json
 import os
 import signal
@@ -43,6 +44,19 @@ def without_pages(request, monkeypatch):
     those of tests marked `pages`."""
     if request.node.get_closest_marker("pages") is None:
         monkeypatch.setattr(outputs, "save", outputs.save_state)
+
+
+def forget_programs():
+    """Each compiled program maps some pages of memory, and Linux allows a process 65530 maps:
+    beyond them it crashes."""
+    jax.clear_caches()
+    gc.collect()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def programs_of_one_module():
+    yield
+    forget_programs()
 
 
 GOLDEN_DIR = Path(os.environ.get("FAIRDD_GOLDEN_DIR", Path(__file__).parent / "golden"))

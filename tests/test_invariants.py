@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import forget_programs
 from jax.sharding import PartitionSpec
 
 from fairdd_jax import config as configuration
@@ -62,6 +63,13 @@ def compiled(config, **changes):
     """One program for all tests of a configuration and of a method that is changed so; data sets of
     other sizes compile it again."""
     return jax.jit(function_of(changed(Step(config, toy()), **changes)))
+
+
+@pytest.fixture(autouse=True, scope="class")
+def programs_of_one_class():
+    yield
+    compiled.cache_clear()
+    forget_programs()
 
 
 def changed(step, **changes):
