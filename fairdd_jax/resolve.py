@@ -27,7 +27,7 @@ def resolve(config: Config) -> Config:
       ConfigError: a value out of range, or an unknown name.
     """
     _check(config)
-    method = method_named(config.method)
+    method, of_data = method_named(config.method), data.resolved(config.data)
     cobra = config.fairness == "cobra"
     outer, inner = method.loops(config.ipc, config.inner_real > 0)
     warmup = _at_least(_WARMUP_EPOCHS, config.ipc) if cobra and method.cobra_warmup else 0
@@ -36,9 +36,9 @@ def resolve(config: Config) -> Config:
     distance = config.distance or (method.cobra_distance if cobra else method.default_distance)
     filled = _filled(
         config,
-        data=data.resolved(config.data),
+        data=of_data,
         distance=distance,
-        lr_img=method.lr_img(config.data.name, config.ipc, distance),
+        lr_img=method.lr_img(of_data, config.ipc, distance),
         factor=method.factor(config.data.name, config.ipc),
         augment_net=config.dsa_strategy,
         outer_loops=outer,

@@ -117,7 +117,11 @@ def test_subsets_of_imagenet_and_larger_images_have_their_own():
     )
     assert (subset["factor"], subset["distance"]) == (3, "kernel_l1")
     assert subset["lr_img"] == pytest.approx(3e-3 * (128 / 224) ** 2)
+    assert (subset["cutmix"], subset["evaluate.cutmix"]) == (1.0, 1.0)
     assert tiny["lr_img"] == pytest.approx(5e-3 * 4)
+    faces = presets.compose("utkface_dream")
+    assert flat(faces)["lr_img"] == pytest.approx(5e-3 * 4)
+    assert flat(faces | {"data.size": 96})["lr_img"] == pytest.approx(5e-3 * 9)
     dream = flat(presets.compose("cifar10s_dream"))
     assert (dream["batch_real"], dream["lr_img"]) == (128, pytest.approx(5e-3))
 

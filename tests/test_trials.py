@@ -111,9 +111,17 @@ def test_tables_have_what_is_known():
     entry = {"result": result(0.9, 0.1), "environment": {"device": "gpu Some"}}
     known[comparison.trial("dm, cobra", 0, pace).key] = entry
     text = "\n".join(equal_time.lines(comparison, known, seeds=1))
-    assert "| dm, cobra | 3 | 2.00 | 1.0 | 90.0 | 10.0 | 5.0 | 1 |" in text
+    assert "| dm, cobra | 3 | 2.00 | 1.0 | 301 | 90.0 | 10.0 | 5.0 | 1 |" in text
     assert "vanilla" not in text
     assert "Time is that of 2 CPU cores; updates and scores are of gpu Some." in text
+
+
+def test_networks_on_cropped_images_take_more_steps():
+    comparison = equal_time.COMPARISONS["methods"]
+    pace = {"cpu_s": [20.0, 3.0], "cores": 2}
+    trial = comparison.trial("idc, fairdd", 0, pace)  # 40 images of a class, 64 in a batch
+    found = {"test_cell_counts": [[1, 1]] * 10}
+    assert equal_time.scoring_steps(trial, found) == 301 * -(-400 // 64)
 
 
 CONTROLS = {f"{name}, fairdd, networks of as many steps" for name in ("cmnist_fg", "cfmnist_bg")}

@@ -101,6 +101,7 @@ STUDIES = {
         {
             "vanilla, real": _VANILLA,
             "vanilla, balanced": row(fairness="vanilla", init="balanced"),
+            "vanilla, noise": row(fairness="vanilla", init="noise"),
             "fairdd, real": row(fairness="fairdd"),
             "fairdd, balanced": row(fairness="fairdd", init="balanced"),
             "fairdd, noise": row(fairness="fairdd", init="noise"),
@@ -108,7 +109,7 @@ STUDIES = {
         (
             Claim("fairdd, real", "vanilla, real"),
             Claim("fairdd, balanced", "vanilla, balanced"),
-            Claim("fairdd, noise", "vanilla, real"),
+            Claim("fairdd, noise", "vanilla, noise"),
             Claim("fairdd, real", "fairdd, noise", _ACCURACY),
         ),
     ),

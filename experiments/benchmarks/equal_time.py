@@ -21,6 +21,7 @@ from trials import SCORES, Result, Trial, collect, percent, read_options, write_
 
 from fairdd_jax import presets
 from fairdd_jax.methods import METHODS
+from fairdd_jax.schedule import synthetic_schedule
 
 FAIRNESS = ("vanilla", "fairdd", "cobra")
 Results = dict[str, dict[str, Any]]
@@ -65,6 +66,13 @@ class Comparison:
 def seconds_per_update(pace: Result) -> float:
     """Those after the first, on average: some have more to do, networks to train or to cluster."""
     return float(statistics.mean(pace["cpu_s"][1:]) / pace["cores"])
+
+
+def scoring_steps(trial: Trial, found: Result) -> int:
+    """Optimiser steps of the network that scores: of cropped images there are more batches."""
+    config = trial.config()
+    images = len(found["test_cell_counts"]) * config.ipc * config.factor**2
+    return synthetic_schedule(config, images).total
 
 
 def _own(*data: str) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -121,8 +129,8 @@ def lines(comparison: Comparison, results: Results, seeds: int) -> Iterator[str]
     shown: list[dict[str, Any]] = []
     cores = 0
     yield f"## {comparison.title}, {comparison.seconds / 60:g} minutes each\n"
-    yield f"| | updates | s per update | GiB | {names} | seeds |"
-    yield f"| --- |{' --- |' * (len(SCORES) + 4)}"
+    yield f"| | updates | s per update | GiB | steps of the network | {names} | seeds |"
+    yield f"| --- |{' --- |' * (len(SCORES) + 5)}"
     for name in comparison.rows:
         if comparison.pace(name).key not in results:
             continue
@@ -138,7 +146,11 @@ def lines(comparison: Comparison, results: Results, seeds: int) -> Iterator[str]
         updates = statistics.median(result["updates"] for result in found)
         step = seconds_per_update(pace)
         memory = pace["peak_memory_bytes"] / 2**30
-        yield f"| {name} | {updates:.0f} | {step:.2f} | {memory:.1f} | {cells} | {len(found)} |"
+        taken = scoring_steps(trials[0], found[0])
+        yield (
+            f"| {name} | {updates:.0f} | {step:.2f} | {memory:.1f} | {taken} | {cells} "
+            f"| {len(found)} |"
+        )
     if not shown:
         return
     devices = sorted({entry["environment"]["device"] for entry in shown})

@@ -23,6 +23,7 @@ import numpy as np
 
 from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets, sharding, workdir
+from fairdd_jax.config import Config
 from fairdd_jax.errors import FairDDError
 from fairdd_jax.loop import Progress
 from fairdd_jax.run import Run
@@ -58,6 +59,11 @@ class Trial:
         """Equal for equal trials."""
         return json.dumps(asdict(self), sort_keys=True)
 
+    def config(self) -> Config:
+        """The resolved configuration."""
+        chosen = presets.compose(self.preset) | {"log_every": 1} | _SCORING | self.settings
+        return configuration.make(chosen)
+
 
 class EnoughError(Exception):
     """The updates of a trial are done."""
@@ -66,8 +72,7 @@ class EnoughError(Exception):
 def run(trial: Trial, data_dir: Path | None) -> Result:
     """Distil and score in this process."""
     sharding.use_all_cores()
-    chosen = presets.compose(trial.preset) | {"log_every": 1} | _SCORING | trial.settings
-    config = configuration.make(chosen)
+    config = trial.config()
     began = time.perf_counter()
     this = Run(config, data.load(config.data, data_dir=data_dir))
     prepared = time.perf_counter()

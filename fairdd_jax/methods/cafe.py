@@ -56,7 +56,7 @@ CAFE = Method(
     synthetic_signal=partial(synthetic_mean, signal=_layers),
     loss=losses.layer_matching_loss,
     distances=losses.LAYER_DISTANCES,
-    lr_img=lambda dataset, ipc, distance: 0.1,
+    lr_img=lambda data, ipc, distance: 0.1,
     loops=lambda ipc, on_real: dc_loops(ipc),
     cobra_distance="layers_shallow",
     cobra_class_mean=True,

@@ -60,7 +60,7 @@ DM = Method(
     synthetic_signal=synthetic_mean,
     loss=losses.distribution_matching_loss,
     distances=losses.FEATURE_DISTANCES,
-    lr_img=lambda dataset, ipc, distance: 10.0 if ipc >= 100 else 1.0,
+    lr_img=lambda data, ipc, distance: 10.0 if ipc >= 100 else 1.0,
     cobra_distance="l1",
     cobra_warmup=True,
     frozen_statistics=False,

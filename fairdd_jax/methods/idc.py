@@ -18,30 +18,34 @@ after two thirds and five sixths. DREAM starts from random images, theirs from c
 
 import dataclasses
 
+from fairdd_jax.data import DataConfig
 from fairdd_jax.methods.dc import DC, dc_loops
 
 # The authors' learning rates, in units of pixel values, at IPC 10; they grow with IPC, since the
-# loss is a mean over images, and with the area of an image. Without an entry: COBRA's.
+# loss is a mean over images, and with the area of an image: of one with this side they are as they
+# stand here. Without an entry: COBRA's.
 _LR_IMG = {"kernel_mse": 5e-3, "kernel_l1": 1e-4}
 _LR_IMG_IMAGENET = {"kernel_mse": 5e-3, "kernel_l1": 3e-3}
-_AREA = {"tiny_imagenet_s": (64 / 32) ** 2, "imagenet": (128 / 224) ** 2}
+_SIDE, _SIDE_IMAGENET = 32, 224
 _LR_IMG_COBRA = 0.1
 _FACTOR = 2
 _FACES = ("utkface", "bffhq")
 _LONG_LOOPS = (50, 100)
 
 
-def lr_img(dataset: str, ipc: int, distance: str) -> float:
+def lr_img(data: DataConfig, ipc: int, distance: str) -> float:
     """The authors' learning rate of a distance, or COBRA's.
 
-    >>> lr_img("cifar10s", 50, "kernel_mse"), lr_img("cifar10s", 50, "ours")
+    >>> lr_img(DataConfig("cifar10s"), 50, "kernel_mse"), lr_img(DataConfig("cifar10s"), 50, "ours")
     (0.025, 0.1)
+    >>> lr_img(DataConfig("celeba", size=64), 10, "kernel_mse")
+    0.02
     """
-    subset = dataset.startswith("imagenet_")
-    rates = _LR_IMG_IMAGENET if subset else _LR_IMG
+    subset = data.name.startswith("imagenet_")
+    rates, side = (_LR_IMG_IMAGENET, _SIDE_IMAGENET) if subset else (_LR_IMG, _SIDE)
     if distance not in rates:
         return _LR_IMG_COBRA
-    return rates[distance] * ipc / 10 * _AREA.get("imagenet" if subset else dataset, 1.0)
+    return rates[distance] * ipc / 10 * ((data.size or _SIDE) / side) ** 2
 
 
 def loops(ipc: int, on_real: bool) -> tuple[int, int]:

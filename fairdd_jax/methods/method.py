@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from fairdd_jax.data import DataConfig
 from fairdd_jax.models import Outputs
 
 PyTree = Any
@@ -67,7 +68,7 @@ class Method:
         axis.
       loss: ``(group signals, synthetic signal, shares, present, fairness, distance)`` to a scalar.
       distances: names of the distances that the loss knows; the first is the default.
-      lr_img: ``(name of the data set, ipc, distance)`` to the learning rate of the synthetic
+      lr_img: ``(settings of the data set, ipc, distance)`` to the learning rate of the synthetic
         images.
       loops: ``(ipc, whether the network is trained on real images)`` to the updates per network,
         and the epochs of training on the synthetic images in between.
@@ -88,7 +89,7 @@ class Method:
     synthetic_signal: Callable[[Forward, PyTree, jax.Array, jax.Array, int], PyTree]
     loss: Callable[..., jax.Array]
     distances: Mapping[str, Any]
-    lr_img: Callable[[str, int, str], float]
+    lr_img: Callable[[DataConfig, int, str], float]
     cobra_distance: str
     frozen_statistics: bool
     loops: Callable[[int, bool], tuple[int, int]] = lambda ipc, on_real: (1, 0)
