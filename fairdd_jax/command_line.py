@@ -7,8 +7,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from fairdd_jax import augment, data, presets, resume
 from fairdd_jax import config as configuration
-from fairdd_jax import data, presets, resume
 from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.estimate import console as estimate_console
@@ -221,6 +221,11 @@ def read_command(
             )
     if config.data.name not in data.names():
         raise unknown_name("data set", config.data.name, data.names())
+    typed = {argument.partition("=")[0] for argument in rest}
+    for field, why in configuration.unread(config).items():
+        # Switching off what is not on does no harm.
+        if f"--{field}" in typed and getattr(config, field) not in (0, augment.NONE):
+            raise ConfigError(f"--{field} changes nothing here: {why}; leave it out")
     return Command(options, fields, rest, config)
 
 

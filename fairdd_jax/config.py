@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser
 from fairdd_jax.data import DataConfig
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.presets import flat
-from fairdd_jax.resolve import BASELINES, baselines, halvings, resolve
+from fairdd_jax.resolve import BASELINES, baselines, halvings, resolve, unread
 from fairdd_jax.schema import Config, EvaluateConfig, Init
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "make",
     "parser",
     "resolve",
+    "unread",
 ]
 
 

@@ -138,6 +138,38 @@ def _check(config: Config) -> None:
             raise unknown_name("baseline", name, (*BASELINES, "none"))
 
 
+# Settings of the training of the network that is matched with.
+_OF_TRAINING = (
+    *("lr_net", "momentum_net", "weight_decay_net", "batch_train", "augment_net", "cutmix"),
+)
+
+
+def unread(config: Config) -> dict[str, str]:
+    """Fields of a resolved configuration that nothing reads beside the others, and why.
+
+    >>> config = resolve(Config(data.DataConfig("cmnist_fg"), sampling="proportional"))
+    >>> unread(config)["per_cell"]
+    'the proportional sampler draws --batch_real images of a class'
+    """
+    found = {}
+    counts = method_named(config.method).coupling is not None and config.fairness == "vanilla"
+    if config.sampling == "proportional":
+        found["per_cell"] = "the proportional sampler draws --batch_real images of a class"
+    elif not counts:
+        found["batch_real"] = "the stratified sampler draws --per_cell images of a group"
+    if not config.representatives:
+        found["pool"] = "without --representatives all images are drawn from"
+    if config.factor == 1:
+        found["interpolation"] = "with --factor 1 no image is enlarged"
+    if config.outer_loops == 1:
+        why = "with --outer_loops 1 there is no update between which a network is trained"
+        found |= dict.fromkeys(("inner_epochs", "inner_real"), why)
+    between = config.outer_loops > 1 and (config.inner_epochs or config.inner_real)
+    if not (config.warmup_epochs or between):
+        found |= dict.fromkeys(_OF_TRAINING, "the network that is matched with is not trained")
+    return found
+
+
 def halvings(config: Config) -> tuple[float, ...]:
     """Fractions of the run after which the learning rate of the images is halved.
 

@@ -270,6 +270,28 @@ def test_json_round_trip(method):
     assert make(presets.flat(json.loads(text))) == config
 
 
+def test_what_nothing_reads():
+    """Each of these is read as soon as the other field asks for it."""
+    of = {
+        "batch_real": {"sampling": "proportional"},
+        "pool": {"representatives": 10},
+        "interpolation": {"factor": 2},
+        "inner_epochs": {"outer_loops": 2},
+        "inner_real": {"outer_loops": 2},
+        "lr_net": {"warmup_epochs": 1},
+        "cutmix": {"outer_loops": 2, "inner_epochs": 1},
+    }
+    alone = configuration.unread(make({"data.name": "demo"}))
+    for field, other in of.items():
+        assert field in alone
+        assert field not in configuration.unread(make({"data.name": "demo"} | other))
+    assert "per_cell" not in alone
+    assert "per_cell" in configuration.unread(preset("dm", sampling="proportional"))
+    # CAFE's discrimination loss counts --batch_real images, whoever draws them.
+    assert "batch_real" not in configuration.unread(preset("cafe", fairness="vanilla"))
+    assert "batch_real" in configuration.unread(preset("cafe"))
+
+
 def test_help_shows_every_field_with_its_default_and_description():
     help_text = " ".join(configuration.parser({"data.name": "demo"}).format_help().split())
     for name in flat(Config(DataConfig("demo"))):

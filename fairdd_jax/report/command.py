@@ -13,6 +13,8 @@ from fairdd_jax.presets import flat
 def command_of(config: dict[str, Any]) -> str | None:
     """The command line that gives this configuration, the shortest of those with any recipe.
 
+    Fields that nothing reads beside the others are left out, as the command line wants it.
+
     Args:
       config: as in results.json; fields that it lacks are left to the program.
 
@@ -38,18 +40,21 @@ def _line(wanted: dict[str, Any], name: str, recipe: str | None) -> list[str] | 
     if name != "demo":
         line += ["--data_dir", "DATA"]
     line += ["--recipe", recipe] if recipe else []
+    own: dict[str, Any] = {}
     # Fields that follow from others are left out once those are there.
     for _ in wanted:
         try:
-            got = flat(configuration.make(chosen).as_json())
+            made = configuration.make(chosen | own)
         except FairDDError:
             return None
-        differing = [field for field in wanted if got.get(field) != wanted[field]]
+        got, unread = flat(made.as_json()), configuration.unread(made)
+        differing = {field for field in wanted if got.get(field) != wanted[field]} - unread.keys()
         if not differing:
+            for field in (field for field in own if field not in unread):
+                line += [f"--{field}", _text(own[field])]
             return line
         field = min(differing, key=_rank)
-        chosen[field] = wanted[field]
-        line += [f"--{field}", _text(wanted[field])]
+        own[field] = wanted[field]
     return None
 
 
