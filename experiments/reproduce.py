@@ -29,7 +29,7 @@ from fairdd_jax import console as terminal
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.presets import flat
 from fairdd_jax.report.record import read_results
-from fairdd_jax.schema import SURROUNDINGS
+from fairdd_jax.schema import SURROUNDINGS, completed
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -73,7 +73,7 @@ class Job:
 
     def is_of(self, config: dict[str, Any]) -> bool:
         """Whether a run with that configuration is this one, wherever it was computed."""
-        mine = self.config()
+        mine, config = self.config(), completed(config)
         return all(
             config.get(name) == value for name, value in mine.items() if name not in SURROUNDINGS
         )

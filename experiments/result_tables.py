@@ -17,7 +17,7 @@ from fairdd_jax.comparison import percent
 from fairdd_jax.report import plots
 from fairdd_jax.report.command import command_of
 from fairdd_jax.report.record import read_results
-from fairdd_jax.schema import SURROUNDINGS
+from fairdd_jax.schema import SURROUNDINGS, completed
 
 SCORES = {"accuracy": "accuracy", "deo_max": "DEO_M", "deo_mean": "DEO_A"}
 FLOORS = {"deo_max": "deo_max_floor", "deo_mean": "deo_mean_floor"}
@@ -82,7 +82,8 @@ def read(table: str, results: Path) -> list[Row]:
         preset, ipc = content["config"]["data"]["name"], content["config"]["ipc"]
         method = content["config"]["method"]
         name = path.stem.removeprefix(f"{preset}_{method}_").rpartition(f"_ipc{ipc}_")[0]
-        same = {k: v for k, v in content["config"].items() if k not in SURROUNDINGS | {"seed"}}
+        settings = completed(content["config"])
+        same = {k: v for k, v in settings.items() if k not in SURROUNDINGS | {"seed"}}
         runs[preset, ipc, f"{name} {method}", json.dumps(same)].append(content)
     rows = [
         Row(dataset, name, ipc, found, [run["evaluations"][-1] for run in found])

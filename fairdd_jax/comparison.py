@@ -65,8 +65,10 @@ def _where(scores: Mapping[str, Any]) -> str:
 
 def scored_images(config: Mapping[str, Any]) -> str:
     """Which images the scores of a run are of."""
-    held_out = config["data"].get("validation")
-    return "training images that were held out" if held_out else "test images"
+    data = config["data"]
+    images = "training images that were held out" if data.get("validation") else "test images"
+    without = data.get("test_without")
+    return f"{images} of all groups but the last {without}" if without else images
 
 
 def caption(rows: Rows) -> str:

@@ -6,6 +6,7 @@ from importlib import resources
 from typing import Any
 
 from fairdd_jax.data import SOURCES, DataConfig, resolved
+from fairdd_jax.schema import completed
 
 _SCORES = ("accuracy", "deo_max", "deo_mean", "worst_group_accuracy")
 _TITLES = {"fairdd": " + FairDD", "cobra": " + COBRA", "vanilla": ""}
@@ -55,7 +56,7 @@ def _lines(config: dict[str, Any], wanted: tuple[str, str, str]) -> list[dict[st
     if name not in SOURCES:
         return []
     own = dataclasses.asdict(resolved(DataConfig(name))) | {"seed": config["data"]["seed"]}
-    if config["data"] != own:
+    if completed(config)["data"] != own:
         return []
     text = resources.files("fairdd_jax").joinpath("published.csv").read_text()
     return [

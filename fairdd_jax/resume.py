@@ -12,7 +12,7 @@ from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, DataError, WorkdirError
 from fairdd_jax.loop import LoopState
 from fairdd_jax.presets import flat
-from fairdd_jax.schema import SURROUNDINGS
+from fairdd_jax.schema import SURROUNDINGS, completed
 
 FOLDER = "checkpoints"
 # Updates between two checkpoints, and how many of the last stay.
@@ -134,7 +134,7 @@ class Keeper:
         self.close()
 
     def _check(self, record: Record, cells: list[Any]) -> None:
-        there, here = flat(record["config"]), flat(self.config.as_json())
+        there, here = flat(completed(record["config"])), flat(self.config.as_json())
         differences = [
             f"--{name} {there.get(name)} there, {here.get(name)} here"
             for name in sorted(there.keys() | here.keys())

@@ -187,3 +187,24 @@ class Config:
         """All fields as JSON gives them back, which makes lists of tuples."""
         content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return content
+
+
+def completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that a file of an earlier version has, with the fields that came since.
+
+    They have their defaults, with which a run is what it was before them.
+
+    >>> completed({"data": {"name": "demo", "seed": 3}, "ipc": 5})["data"]["minority"]
+    'equal'
+    """
+    return _onto(Config(DataConfig("demo")).as_json(), config)
+
+
+def _onto(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The one dict over the other, and so inside of both."""
+    return defaults | {
+        name: _onto(defaults[name], value)
+        if isinstance(value, dict) and isinstance(defaults.get(name), dict)
+        else value
+        for name, value in given.items()
+    }

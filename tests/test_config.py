@@ -11,6 +11,7 @@ from fairdd_jax.config import Config, make, resolve
 from fairdd_jax.data import DataConfig
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.methods.dc import dc_loops
+from fairdd_jax.schema import completed
 
 ALL = "color_crop_cutout_flip_scale_rotate"
 
@@ -171,7 +172,7 @@ CHOSEN = {
 
 # What stays empty: the data set decides, and full_steps gives way to epochs.
 LEFT = {f"data.{name}" for name in ("target", "protected", "size", "table", "split_column")}
-LEFT |= {"evaluate.full_steps"}
+LEFT |= {"data.severity", "evaluate.full_steps"}
 
 
 @pytest.mark.parametrize("method", ["dm", "dc", "dsa"])
@@ -185,12 +186,27 @@ def test_everything_is_filled_in_and_nothing_of_the_user_is_changed(method, fair
     assert {name: chosen[name] for name in CHOSEN} == CHOSEN
 
 
+def test_what_a_file_lacks_of_the_settings_has_its_default():
+    whole = make({"data.name": "demo", "data.seed": 3, "groups.noise": 0.5, "ipc": 7}).as_json()
+    old = json.loads(json.dumps(whole))
+    del (
+        old["data"]["colours"],
+        old["data"]["severity"],
+        old["groups"]["missing"],
+        old["average_img"],
+    )
+    assert completed(old) == completed(whole) == whole
+    assert completed(old | {"gone": 1}) == whole | {"gone": 1}
+
+
 def test_every_field_can_be_set():
     other = {
         "data.name": "arrays",  # of one's own: no source says which settings it has
         "data.bias_ratio": 0.5,
         "data.minority": "unequal",
+        "data.colours": 4,
         "data.clean_colours": True,
+        "data.severity": 3,
         "data.seed": 1,
         "data.target": "job",
         "data.protected": "age,gender",
@@ -202,6 +218,7 @@ def test_every_field_can_be_set():
         "data.split_column": "part",
         "data.test_fraction": 0.3,
         "data.validation": 0.1,
+        "data.test_without": 2,
         "data.damaged": "leave_out",
         "method": "dc",
         "fairness": "cobra",

@@ -61,6 +61,26 @@ def test_equal_minority_is_consecutive_chunks_of_the_ceiling(confusing):
         assert sorted(others[others > 0]) == sorted(chunks)
 
 
+@pytest.mark.parametrize("number", [2, 3, 6, 10])
+@pytest.mark.parametrize("ratio", [0.1, 0.9])
+def test_fewer_colours_are_shared_by_classes(number, ratio):
+    """Class c has the colour c modulo N, the other N - 1 share what is left of it."""
+    source, colours = assign_colours(UNEVEN, ratio=ratio, rng=random_stream(), colours=number)
+    np.testing.assert_array_equal(np.sort(source), np.arange(len(UNEVEN)))
+    for label, n in enumerate([17, 29, 1, 0, 100, 46, 10, 5, 45, 20]):
+        found = [0] * number
+        for image, colour in zip(source, colours, strict=True):
+            found[colour] += int(UNEVEN[image] == label)
+        own = found.pop(label % number)
+        assert own == int(n * ratio)
+        rest, size = n - own, -(-(n - own) // (number - 1))
+        pieces = []
+        for _ in range(number - 1):
+            pieces.append(min(size, rest))
+            rest -= pieces[-1]
+        assert sorted(found) == sorted(pieces)
+
+
 def test_unequal_minority_is_one_to_nine_by_largest_remainder():
     source, colours = assign_colours(UNEVEN, ratio=0.3, rng=random_stream(), minority="unequal")
     table = counts(UNEVEN, source, colours)
@@ -105,6 +125,9 @@ def test_the_minority_rule_does_not_move_the_random_stream():
         ({"minority": "some"}, ConfigError, "'equal', 'unequal'"),
         ({"n_confusing_labels": 0}, ConfigError, "1..9, got 0"),
         ({"n_confusing_labels": 10}, ConfigError, "1..9, got 10"),
+        ({"n_confusing_labels": 4, "colours": 4}, ConfigError, "1..3, got 4"),
+        ({"colours": 1}, ConfigError, "colours must be in 2..10, got 1"),
+        ({"colours": 11}, ConfigError, "colours must be in 2..10, got 11"),
         ({"labels": np.array([0, 10])}, DataError, "got 0..10"),
         ({"labels": np.array([-1, 1])}, DataError, "got -1..1"),
     ],

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import golden
 from originals import CIFAR_BATCHES, hostile_pickle, python_2_pickle, refused, write_cifar10
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from fairdd_jax.data import DataConfig, cifar, cifar_batches, load
 from fairdd_jax.data.balance import assign_grey
@@ -85,6 +85,73 @@ def test_every_test_image_is_there_grey_and_in_colour(original):
     assert test.groups.tolist() == [0] * len(labels) + [1] * len(labels)
     expected = [grey(image) for image in images] + images
     np.testing.assert_array_equal(test.images, expected)
+
+
+def changed(image, severity, rng):
+    """A grade of COBRA's code, one change after the other."""
+    out = np.empty_like(image)
+    for row in range(32):
+        for column in range(32):
+            red, green, blue = image[row, column]
+            out[row, column] = (green, blue, red) if severity else (red, green, blue)
+    if severity >= 2:
+        out = drawn(out, (0, 0, 32, 32), (255, 0, 0), 2)
+    if severity >= 3:
+        for row in range(2, 7):
+            for column in range(2, 7):
+                out[row, column] = (255, 0, 0)
+    if severity >= 4:
+        noise = np.trunc(rng.standard_normal((32, 32, 3)) * 50 + 2.5)
+        out = np.minimum(np.maximum(out + noise, 0), 255).astype(np.uint8)
+        out = drawn(out, (0, 32, 32, 0), (0, 255, 0), 3)
+    return out
+
+
+def drawn(image, ends, colour, width):
+    picture = Image.fromarray(image)
+    ImageDraw.Draw(picture).line(ends, fill=colour, width=width)
+    return np.array(picture)
+
+
+@pytest.mark.parametrize("severity", [0, 1, 2, 3, 4])
+def test_the_first_group_is_changed_by_a_grade(original, severity):
+    """In the order of a shuffle from the seed 0, then image by image with noise of that stream."""
+    data = find(original, severity=severity, bias_ratio=0.8)
+    folder = original / "cifar-10-batches-bin"
+    for split, names in ((data.train, CIFAR_BATCHES[:-1]), (data.test, CIFAR_BATCHES[-1:])):
+        images, labels = rows(folder, names)
+        rng, order = np.random.RandomState(0), np.arange(len(labels))
+        rng.shuffle(order)
+        if split is data.train:
+            expected, seen = [], dict.fromkeys(range(10), 0)
+            for i in order:
+                seen[labels[i]] += 1
+                group = int(seen[labels[i]] > (8 if labels[i] < 5 else 2))
+                expected.append((images[i] if group else changed(images[i], severity, rng), group))
+        else:
+            expected = [(changed(images[i], severity, rng), 0) for i in order]
+            expected += [(images[i], 1) for i in order]
+            order = [*order, *order]
+        assert split.labels.tolist() == [labels[i] for i in order]
+        assert split.groups.tolist() == [group for _, group in expected]
+        np.testing.assert_array_equal(split.images, [image for image, _ in expected])
+    assert data.groups == ("changed", "original")
+
+
+def test_the_red_line_and_square_lie_where_they_should(original):
+    """Without Pillow: on the diagonal; and a square of 25 pixels."""
+    test = find(original, severity=2).test
+    first = test.images[test.groups == 0]
+    assert (first[:, range(1, 32), range(1, 32)] == (255, 0, 0)).all()
+    corner = np.s_[:, 12:, :10]
+    np.testing.assert_array_equal(
+        first[corner], test.images[test.groups == 1][corner][..., [1, 2, 0]]
+    )
+    third = find(original, severity=3).test.images[: len(first)]
+    added = (third != first).any(axis=(0, -1))
+    assert (third[:, 2:7, 2:7] == (255, 0, 0)).all()
+    added[2:7, 2:7] = False
+    assert not added.any()
 
 
 def test_names_and_normalisation(original):

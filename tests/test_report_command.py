@@ -63,6 +63,9 @@ def test_what_the_papers_print():
     cobra = published.rows(config(data__name="cmnist_bg", ipc=10, fairness="cobra"))
     assert "second-hand" in cobra["paper: DM + COBRA"]["source"]
     assert published.rows(config(data__name="cmnist_bg", data__seed=3, ipc=10)) == rows
+    old = config(data__name="cmnist_bg", ipc=10)
+    del old["data"]["colours"], old["data"]["test_without"]
+    assert published.rows(old) == rows
 
 
 @pytest.mark.parametrize(
@@ -70,6 +73,8 @@ def test_what_the_papers_print():
     [
         {"data__name": "cmnist_bg", "ipc": 7},
         {"data__name": "cmnist_bg", "ipc": 10, "data__bias_ratio": 0.95},
+        {"data__name": "cmnist_bg", "ipc": 10, "data__colours": 4},
+        {"data__name": "cmnist_bg", "ipc": 10, "data__test_without": 1},
         {"data__name": "cmnist_bg", "ipc": 10, "fairness": "groupdro"},
         {"data__name": "celeba", "ipc": 10, "data__target": "young"},
         {"data__name": "mine", "ipc": 10},

@@ -162,6 +162,14 @@ def test_the_verdict_weighs_the_gap_against_chance(deo, floor, said):
     assert "As many random real images give 40.0 %" in text
 
 
+def test_the_verdict_says_which_images_were_scored():
+    text = verdict(record(config={"data__test_without": 2}))
+    assert "% of the test images of all groups but the last 2 right" in text
+    held_out = {"data__validation": 0.1, "data__test_without": 1}
+    wanted = "% of the training images that were held out of all groups but the last 1 right"
+    assert wanted in verdict(record(config=held_out))
+
+
 def test_of_several_networks_and_steps_the_last_of_the_first():
     early, late = scores(CELLS, step=2), scores(CELLS, step=4)
     other = scores(CELLS, step=4, arch="MLP")

@@ -121,6 +121,15 @@ def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys, preten
     assert [len(row.runs) for row in rows if row.name == "fairdd dm"] == [1, 1]
 
 
+@pytest.mark.parametrize("table", ["main", "selection"])
+def test_runs_that_are_kept_are_done_whatever_settings_came_since(table):
+    """Those of every row of theirs are of versions with fewer settings."""
+    kept = {path.stem for path in (reproduce.RESULTS / table).glob("*.json")}
+    jobs = [job for job in reproduce.read_jobs(table) if job.name in kept]
+    assert len(jobs) == len(kept) > 0
+    assert all(reproduce.is_finished(job, reproduce.RESULTS) for job in jobs)
+
+
 def test_damaged_results_are_one_line(driver, tmp_path, capsys):
     assert driver("--only", "cmnist_bg")[0] == 0
     path = tmp_path / "results" / "small" / "cmnist_bg_dm_fairdd_ipc1_seed0.json"

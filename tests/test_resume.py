@@ -17,6 +17,7 @@ import pytest
 from test_loop import settings, toy
 
 from fairdd_jax import distill, interrupts, resume
+from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError, NonFiniteLossError, WorkdirError
 from fairdd_jax.interrupts import Hold, Terminated
@@ -195,6 +196,20 @@ def test_a_damaged_newest_checkpoint_is_left_for_the_one_before(tmp_path, whole)
     assert f"checkpoint of update {newest.name} in {folder} is damaged" in notes[0]
     assert "\n" not in notes[0]
     np.testing.assert_array_equal(run.images, whole("dm").images)
+
+
+@pytest.mark.slow
+def test_a_run_of_a_version_with_fewer_settings_goes_on(tmp_path, whole, monkeypatch):
+    def of_old(config):
+        content = dataclasses.asdict(config)
+        del content["data"]["colours"], content["average_img"]
+        return content
+
+    config = made("dsa")
+    with monkeypatch.context() as patch:
+        patch.setattr(Config, "as_json", of_old)
+        distilled(config, tmp_path, stop=3)
+    assert_same(distilled(config, tmp_path), whole("dsa"))
 
 
 def test_checkpoints_of_another_run_are_refused(tmp_path):

@@ -55,12 +55,14 @@ def assign_colours(
     ratio: float,
     rng: np.random.RandomState,
     minority: Minority = "equal",
-    n_confusing_labels: int = 9,
+    colours: int = len(COLOURS),
+    n_confusing_labels: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Give each image a colour, most of a class its own one, and shuffle.
 
-    Of the n images of class c, int(n * ratio) get colour c. The others are cut into pieces, one
-    for each of the colours c+1, ..., c+n_confusing_labels (modulo 10) in random order:
+    With N colours, of the n images of class c, int(n * ratio) get colour c modulo N. The others are
+    cut into pieces, one for each of the colours c+1, ..., c+n_confusing_labels (modulo N) in random
+    order:
 
     - "equal" (official): pieces of ceil(rest / n_confusing_labels) images, the last one shorter;
       when the rest is small, some colours get no image at all.
@@ -76,14 +78,17 @@ def assign_colours(
       rng: source of the random numbers; the official data sets draw the training split and
           then the test split from ``RandomState(30)``.
       minority: how the other colours share the rest.
-      n_confusing_labels: number of other colours, 1..9.
+      colours: N, how many of `COLOURS` there are, 2..10. Fewer than the official ten are ours: the
+        FairDD paper has 2 to 10 groups (Table 13) and does not print how it made them. Then some
+        classes have the same own colour.
+      n_confusing_labels: number of other colours of a class, 1..N - 1; by default N - 1.
 
     Returns:
       ``source`` and ``colours``, int [N] both: the index into ``labels`` of each image in the final
       order, and its colour.
 
     Raises:
-      ConfigError: on a ratio, minority or n_confusing_labels that is not allowed.
+      ConfigError: on a ratio, minority, colours or n_confusing_labels that is not allowed.
       DataError: on a label outside 0..9.
 
     >>> labels = np.repeat(np.arange(10), 10)
@@ -95,28 +100,31 @@ def assign_colours(
         raise ConfigError(f"ratio must be a fraction in [0, 1], got {ratio}")
     if minority not in get_args(Minority):
         raise ConfigError(f"minority must be one of {get_args(Minority)}, got {minority!r}")
-    if not 1 <= n_confusing_labels <= 9:
-        raise ConfigError(f"n_confusing_labels must be in 1..9, got {n_confusing_labels}")
+    if not 2 <= colours <= len(COLOURS):
+        raise ConfigError(f"colours must be in 2..{len(COLOURS)}, got {colours}")
+    confusing = colours - 1 if n_confusing_labels is None else n_confusing_labels
+    if not 1 <= confusing < colours:
+        raise ConfigError(f"n_confusing_labels must be in 1..{colours - 1}, got {confusing}")
     if labels.min() < 0 or labels.max() >= len(COLOURS):
         raise DataError(
             f"there are ten colours for the labels 0..9, got {labels.min()}..{labels.max()}"
         )
-    by_colour: list[list[np.ndarray]] = [[] for _ in COLOURS]
+    by_colour: list[list[np.ndarray]] = [[] for _ in range(colours)]
     for label in range(len(COLOURS)):
         members = np.flatnonzero(labels == label)
         rng.shuffle(members)
         own = int(len(members) * ratio)
-        by_colour[label].append(members[:own])
-        others = [(label + step) % len(COLOURS) for step in range(1, n_confusing_labels + 1)]
+        by_colour[label % colours].append(members[:own])
+        others = [(label + step) % colours for step in range(1, confusing + 1)]
         rng.shuffle(others)
-        ends = np.cumsum(_pieces(len(members) - own, n_confusing_labels, minority))
+        ends = np.cumsum(_pieces(len(members) - own, confusing, minority))
         for other, piece in zip(others, np.split(members[own:], ends[:-1]), strict=True):
             by_colour[other].append(piece)
     groups = [np.concatenate(pieces) for pieces in by_colour]
     order = np.arange(len(labels))
     rng.shuffle(order)
-    colours = np.repeat(np.arange(len(COLOURS)), [len(group) for group in groups])
-    return np.concatenate(groups)[order], colours[order]
+    assigned = np.repeat(np.arange(colours), [len(group) for group in groups])
+    return np.concatenate(groups)[order], assigned[order]
 
 
 def _pieces(rest: int, count: int, minority: Minority) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST in ten colours, and the demo's digits: bias that is put in on purpose."""
+"""MNIST and Fashion-MNIST in up to ten colours, and the demo's digits: bias put in on purpose."""
 
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,6 @@ from fairdd_jax.data.dataset import Dataset, Split
 from fairdd_jax.data.listing import Find, Source, hold_out
 
 Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels
-
-_TEST_RATIO = 0.1  # ten colours, all equally frequent
 
 _DIGITS = tuple("0123456789")
 _GARMENTS = (
@@ -45,8 +43,8 @@ def _load_coloured(
     rng = np.random.RandomState(config.seed)
     return _dataset(
         config,
-        _biased(train, config.bias_ratio, config.minority, table, rng),
-        _biased(test, _TEST_RATIO, "equal", table, rng),
+        _biased(train, config.bias_ratio, config.minority, config.colours, table, rng),
+        _biased(test, 1 / config.colours, "equal", config.colours, table, rng),
         classes,
     )
 
@@ -56,11 +54,11 @@ def _load_demo(config: DataConfig, data_dir: Path | None, download: bool) -> Dat
     train, (test_images, test_labels) = _chosen(digits.load(), config)
     table = bias.colour_table("mnist", "fg")
     rng = np.random.RandomState(config.seed)
-    source = np.repeat(np.arange(len(test_labels)), len(bias.COLOURS))
-    colours = np.tile(np.arange(len(bias.COLOURS)), len(test_labels))
+    source = np.repeat(np.arange(len(test_labels)), config.colours)
+    colours = np.tile(np.arange(config.colours), len(test_labels))
     return _dataset(
         config,
-        _biased(train, config.bias_ratio, config.minority, table, rng),
+        _biased(train, config.bias_ratio, config.minority, config.colours, table, rng),
         _shown(test_images, test_labels, source, colours, table),
         _DIGITS,
     )
@@ -79,12 +77,15 @@ def _biased(
     data: Labelled,
     ratio: float,
     minority: bias.Minority,
+    colours: int,
     table: np.ndarray,
     rng: np.random.RandomState,
 ) -> Split:
     images, labels = data
-    source, colours = bias.assign_colours(labels, ratio=ratio, rng=rng, minority=minority)
-    return _shown(images, labels, source, colours, table)
+    source, assigned = bias.assign_colours(
+        labels, ratio=ratio, rng=rng, minority=minority, colours=colours
+    )
+    return _shown(images, labels, source, assigned, table)
 
 
 def _shown(
@@ -100,7 +101,8 @@ def _shown(
 
 def _dataset(config: DataConfig, train: Split, test: Split, classes: tuple[str, ...]) -> Dataset:
     half = (0.5,) * 3
-    return Dataset(config.name, train, test, classes, bias.COLOUR_NAMES, mean=half, std=half)
+    groups = bias.COLOUR_NAMES[: config.colours]
+    return Dataset(config.name, train, test, classes, groups, mean=half, std=half)
 
 
 def _grey_images(name: str, data_dir: Path | None, download: bool) -> tuple[Labelled, Labelled]:
@@ -122,7 +124,7 @@ def _grey_images(name: str, data_dir: Path | None, download: bool) -> tuple[Labe
 
 _MNIST = partial(_load_coloured, files="mnist", kind="mnist", classes=_DIGITS)
 _FASHION = partial(_load_coloured, files="fashion_mnist", kind="fashion", classes=_GARMENTS)
-_SETTINGS = frozenset({"bias_ratio", "minority", "seed", "clean_colours"})
+_SETTINGS = frozenset({"bias_ratio", "minority", "colours", "seed", "clean_colours"})
 
 
 def _source(find: Find) -> Source:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from fairdd_jax.data.bias import Minority
+from fairdd_jax.data.bias import COLOURS, Minority
 from fairdd_jax.data.decode import Fit
 from fairdd_jax.errors import ConfigError, unknown_name
 
@@ -17,6 +17,8 @@ else:
 
 Damaged = Literal["refuse", "leave_out"]
 
+_INTEGERS = (("colours", 2, len(COLOURS)), ("severity", 0, 4), ("size", 1, 4096))  # and bounds
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -27,10 +29,18 @@ class DataConfig:
       bias_ratio: share of each training class that has the colour of the class (colours), or
           that is grey (in the first half of the classes) or coloured (in the second); a fraction
           in [0, 1]. The test split has no bias, whatever this says.
-      minority: how the other nine colours share the rest of a class: "equal" parts, or
-          "unequal" ones in proportion 1:2:...:9, dealt to the colours at random.
+      minority: how the other colours share the rest of a class: "equal" parts, or
+          "unequal" ones in proportion 1:2:..., dealt to the colours at random.
+      colours: colours that there are, and groups, an integer in [2, 10]: with N of them class c has
+          the colour c modulo N, the rest of it the other N - 1, and the test images all N, equally
+          often. How the FairDD paper made fewer groups than ten (Table 13) is not printed; this
+          is our reading.
       clean_colours: for cfmnist_bg, colours that fade evenly to black instead of the official
           ones, which wrap around modulo 256; the colours of the others are clean already.
+      severity: for cifar10s, how much the first group differs from the second, an integer in [0, 4]
+          (the grade of representation difference of the COBRA paper): 0 not at all, then other
+          channels, a line, a square, noise and a second line, each on top of those before. Grey
+          if null.
       seed: integer in [0, 2**32 - 1] that decides which image gets which colour and which split;
           30 is the official one of the coloured data sets.
       target: attribute (column) to predict, for data sets that have several; several separated by
@@ -50,6 +60,8 @@ class DataConfig:
           unless the data set makes its own bias), and scored in place of the test images: what
           settings are chosen on. Where the bias is made, these images have none, as the test
           images.
+      test_without: number of groups, the last ones, whose test images are left out; scores are of
+          the others. Training has them all.
       damaged: images that cannot be decoded and rows without a value end the program ("refuse") or
           are left out and counted ("leave_out").
 
@@ -63,7 +75,9 @@ class DataConfig:
     name: str
     bias_ratio: float = 0.9
     minority: Minority = "equal"
+    colours: int = 10
     clean_colours: bool = False
+    severity: Int = OWN
     seed: int = 30
     target: Str = OWN
     protected: Str = OWN
@@ -75,6 +89,7 @@ class DataConfig:
     split_column: Str = OWN
     test_fraction: float = 0.2
     validation: float = 0.0
+    test_without: int = 0
     damaged: Damaged = "refuse"
 
     def __post_init__(self) -> None:
@@ -87,5 +102,13 @@ class DataConfig:
                 raise unknown_name(field, str(getattr(self, field)), get_args(valid))
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be an integer in [0, 2**32 - 1], got {self.seed!r}")
-        if self.size is not None and (not isinstance(self.size, int) or not 1 <= self.size <= 4096):
-            raise ConfigError(f"size must be an integer in [1, 4096], got {self.size!r}")
+        for field, low, high in _INTEGERS:
+            value = getattr(self, field)
+            if value is OWN is getattr(type(self), field):
+                continue
+            if not isinstance(value, int) or not low <= value <= high:
+                raise ConfigError(f"{field} must be an integer in [{low}, {high}], got {value!r}")
+        if not isinstance(self.test_without, int) or self.test_without < 0:
+            raise ConfigError(
+                f"test_without must be a number of groups, 0 or more, got {self.test_without!r}"
+            )

@@ -99,7 +99,7 @@ def resolved(config: DataConfig) -> DataConfig:
     if config.name not in SOURCES:
         return config
     source = SOURCES[config.name]
-    settings = source.settings | source.defaults.keys() | {"validation"}
+    settings = source.settings | source.defaults.keys() | {"validation", "test_without"}
     settings |= {"seed"} if config.validation else set()
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -123,9 +123,30 @@ def _chosen(found: Found, source: Source, config: DataConfig) -> Found:
             f"(--data.validation {config.validation}), not of the test images"
         )
         found = replace(found, notes=(*found.notes, note))
+    if config.test_without:
+        found = _without_last(found, config)
     if config.balanced:
         found = replace(found, train=found.train.subset(_even_positions(found.train, config)))
     return found
+
+
+def _without_last(found: Found, config: DataConfig) -> Found:
+    """The data set without the test images of its last groups."""
+    count = len(found.groups) - config.test_without
+    kept = np.flatnonzero(found.test.groups < count)
+    left = np.unique(found.test.groups[kept]).size
+    if left < 2:
+        raise ConfigError(
+            f"--data.test_without {config.test_without} leaves test images of {left} of the "
+            f"{len(found.groups)} groups of {config.name}, and gaps are between two or more; take "
+            "fewer"
+        )
+    note = (
+        f"scores are of {kept.size} of {len(found.test)} images: those of the groups "
+        f"{', '.join(found.groups[count:])} are left out (--data.test_without "
+        f"{config.test_without})"
+    )
+    return replace(found, test=found.test.subset(kept), notes=(*found.notes, note))
 
 
 def _even_positions(train: Split | Listed, config: DataConfig) -> np.ndarray:
