@@ -133,6 +133,7 @@ def test_cobra_warms_the_network_of_dm_up(ipc, epochs):
     assert preset("dm", ipc=ipc, fairness="cobra").warmup_epochs == epochs
     assert preset("dm", ipc=ipc, fairness="fairdd").warmup_epochs == 0
     assert preset("dc", ipc=ipc, fairness="cobra").warmup_epochs == 0
+    assert preset("dm", ipc=ipc, fairness="cobra", warmup_real=500).warmup_epochs == 0
 
 
 def test_distance_by_method_and_fairness():
@@ -219,6 +220,8 @@ def test_every_field_can_be_set():
         "space": "pixel",
         "batch_syn": 5,
         "inner_real": 6,
+        "warmup_real": 7,
+        "debias": "inverse_share",
         "momentum_net": 0.5,
         "weight_decay_net": 0.25,
         "cutmix": 0.5,
@@ -251,7 +254,8 @@ def test_every_field_can_be_set():
         "evaluate.full_epochs": 1,
         "evaluate.full_steps": 8,
     }
-    other = CHOSEN | {"inner_epochs": 0} | other  # networks are trained on real images
+    # Networks are trained on real images.
+    other = CHOSEN | {"inner_epochs": 0, "warmup_epochs": 0} | other
     config = make(other)
     assert flat(config) == other  # no field is left out, and none changed
     arguments = [part for name, v in other.items() for part in (f"--{name}", str(v))]
@@ -283,6 +287,15 @@ WRONG = [
     ({"ipcs": 1}, r"unknown field 'ipcs'; did you mean 'ipc'\?"),
     ({"evaluate.epoch": 1}, r"unknown field 'evaluate.epoch'; did you mean 'evaluate.epochs'\?"),
     ({"inner_epochs": 3, "inner_real": 5}, "--inner_epochs 3 .* choose one, and 0 for the other"),
+    (
+        {"warmup_epochs": 3, "warmup_real": 5},
+        "--warmup_epochs 3 .* choose one, and 0 for the other",
+    ),
+    ({"debias": "lff"}, "--debias lff weighs the real images .*; choose --warmup_real 25600 or"),
+    ({"debias": "inverse_share", "inner_real": 9}, "--debias inverse_share weighs .* on none;"),
+    ({"debias": "lfw", "warmup_real": 9}, r"unknown debias 'lfw'; did you mean 'lff'\?"),
+    ({"debias": "lff", "warmup_real": 9, "cutmix": 0.5}, r"--cutmix 0.5 mixes; choose --cutmix 0"),
+    ({"warmup_real": -1}, r"--warmup_real -1 is out of range; choose 0 or more"),
     ({"method": "dmm"}, r"unknown method 'dmm'; did you mean 'dm'\? Valid: cafe, dc"),
     ({"fairness": "fairdb"}, r"unknown fairness 'fairdb'; did you mean 'fairdd'\?"),
     ({"sampling": "stratifyed"}, r"unknown sampling 'stratifyed'; did you mean 'stratified'\?"),
