@@ -1,4 +1,4 @@
-"""Sums over images that pass through a network a few at a time, so that memory stays bounded."""
+"""Images that pass through a network a few at a time, so that memory stays bounded."""
 
 from collections.abc import Callable
 from functools import partial
@@ -41,6 +41,29 @@ def sum_over_chunks(function: Callable[..., PyTree], *arrays: jax.Array, chunk: 
     value = jax.eval_shape(function, *(part[0] for part in parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), value)
     return jax.lax.scan(add, zeros, parts)[0]
+
+
+def map_over_chunks(
+    function: Callable[..., jax.Array], *arrays: jax.Array, chunk: int
+) -> jax.Array:
+    """Values ``[N, ...]`` of a function of arrays, chunk after chunk along their first axis.
+
+    Args:
+      function: takes as many chunks ``[k, ...]`` as there are arrays, gives ``[k, ...]``.
+      *arrays: each ``[N, ...]``.
+      chunk: k is at most this; the chunks are made equally large, the last one filled with zeros.
+
+    >>> map_over_chunks(lambda x: 10.0 * x, jnp.arange(5.0), chunk=2).tolist()
+    [0.0, 10.0, 20.0, 30.0, 40.0]
+    """
+    num_images = arrays[0].shape[0]
+    num_chunks = -(-num_images // chunk)
+    if num_chunks == 1:
+        return function(*arrays)
+    size = -(-num_images // num_chunks)
+    parts = [_split(array, num_chunks, size) for array in arrays]
+    values = jax.lax.map(lambda part: function(*part), parts)
+    return values.reshape(-1, *values.shape[2:])[:num_images]
 
 
 def _split(array: jax.Array, num_chunks: int, size: int) -> jax.Array:

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 # COBRA's epochs of network training before a DM update, from an IPC on.
 _WARMUP_EPOCHS = {1: 10, 50: 50, 100: 100}
+# Real images, an example for a message: a hundred steps of training.
+_WARMUP_REAL = 25600
 # A chunk's activations should stay near the cores: on TPU v5e one of 1024 moves 20 times the bytes.
 _BY_BACKEND = {"cpu": {"chunk": 10, "block": 1}, "accelerator": {"chunk": 128, "block": 10}}
 
@@ -30,7 +32,8 @@ def resolve(config: Config) -> Config:
     method, of_data = method_named(config.method), data.resolved(config.data)
     cobra = config.fairness == "cobra"
     outer, inner = method.loops(config.ipc, config.inner_real > 0)
-    warmup = _at_least(_WARMUP_EPOCHS, config.ipc) if cobra and method.cobra_warmup else 0
+    warms_up = cobra and method.cobra_warmup and not config.warmup_real
+    warmup = _at_least(_WARMUP_EPOCHS, config.ipc) if warms_up else 0
     evaluation = _filled(config.evaluate, augment=config.dsa_strategy)
     augmented = evaluation.augment != augment.NONE
     distance = config.distance or (method.cobra_distance if cobra else method.default_distance)
@@ -49,6 +52,13 @@ def resolve(config: Config) -> Config:
     )
     if filled.distance not in method.distances:
         raise unknown_name(f"distance of {config.method}", filled.distance, method.distances)
+    between = filled.inner_real and (filled.outer_loops > 1 or filled.warmup_epochs)
+    if filled.debias != "none" and not (filled.warmup_real or between):
+        raise ConfigError(
+            f"--debias {filled.debias} weighs the real images that networks are trained on, and "
+            f"here they are trained on none; choose --warmup_real {_WARMUP_REAL} or another number "
+            "of them, or --debias none"
+        )
     return filled
 
 
@@ -78,6 +88,7 @@ _MINIMA = {
     "inner_epochs": 0,
     "inner_real": 0,
     "warmup_epochs": 0,
+    "warmup_real": 0,
     "lr_net": 0.0,
     "momentum_net": 0.0,
     "weight_decay_net": 0.0,
@@ -127,6 +138,16 @@ def _check(config: Config) -> None:
             f"--inner_epochs {config.inner_epochs} trains the network on the synthetic images and "
             f"--inner_real {config.inner_real} on real ones; choose one, and 0 for the other"
         )
+    if config.warmup_epochs and config.warmup_real:
+        raise ConfigError(
+            f"--warmup_epochs {config.warmup_epochs} warms the network up on the synthetic images "
+            f"and --warmup_real {config.warmup_real} on real ones; choose one, and 0 for the other"
+        )
+    if config.debias == "lff" and config.cutmix:
+        raise ConfigError(
+            f"--debias lff needs the loss of single images, which --cutmix {config.cutmix} mixes; "
+            "choose --cutmix 0, or --debias inverse_share or none"
+        )
     if config.evaluate.weighting == "inverse_share" and config.init == "noise":
         raise ConfigError(
             "--evaluate.weighting inverse_share needs the groups of the synthetic images, which "
@@ -162,10 +183,12 @@ def unread(config: Config) -> dict[str, str]:
     if config.factor == 1:
         found["interpolation"] = "with --factor 1 no image is enlarged"
     if config.outer_loops == 1:
-        why = "with --outer_loops 1 there is no update between which a network is trained"
-        found |= dict.fromkeys(("inner_epochs", "inner_real"), why)
+        why = "with --outer_loops 1 every update has a fresh network"
+        found["inner_epochs"] = why
+        if not config.warmup_epochs:  # which is on real images too if these are
+            found["inner_real"] = why
     between = config.outer_loops > 1 and (config.inner_epochs or config.inner_real)
-    if not (config.warmup_epochs or between):
+    if not (config.warmup_epochs or config.warmup_real or between):
         found |= dict.fromkeys(_OF_TRAINING, "the network that is matched with is not trained")
     return found
 

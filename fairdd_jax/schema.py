@@ -28,6 +28,7 @@ SURROUNDINGS = frozenset({"block", "chunk", "log_every", "mesh", "stream"})
 
 Init = Literal["real", "balanced", "mix", "noise"]
 Weighting = Literal["none", "inverse_share"]
+Debias = Literal["none", "inverse_share", "lff"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +114,11 @@ class Config:
         trains it on the synthetic ones, inner_epochs.
       warmup_epochs: epochs of network training before the first update. By fairness and ipc if
         null.
+      warmup_real: real images, drawn afresh, that a fresh network is trained on before its first
+        update, in place of warmup_epochs; 0 trains it on none.
+      debias: how training on real images weighs them, alike (none); by the inverse share of their
+        group in their class (inverse_share); or by how hard they are for a second network that
+        learns the bias (lff, Learning from Failure), which reads no group.
       lr_net: learning rate of that network training.
       momentum_net: momentum of that network training.
       weight_decay_net: weight decay of that network training.
@@ -161,6 +167,8 @@ class Config:
     inner_epochs: Int = UNSET
     inner_real: int = 0
     warmup_epochs: Int = UNSET
+    warmup_real: int = 0
+    debias: Debias = "none"
     lr_net: float = 0.01
     momentum_net: float = 0.0
     weight_decay_net: float = 0.0

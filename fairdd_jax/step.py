@@ -12,7 +12,7 @@ from fairdd_jax import models
 from fairdd_jax.config import Config, halvings
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import GroupIndex, RealBatch
-from fairdd_jax.errors import ConfigError
+from fairdd_jax.matched_network import MatchedNetwork, Network
 from fairdd_jax.matching import Matching, OfClass
 from fairdd_jax.methods import method_named
 from fairdd_jax.sharding import (
@@ -26,7 +26,7 @@ from fairdd_jax.sharding import (
     place,
     spread,
 )
-from fairdd_jax.train import Trainer, TrainState, labelled
+from fairdd_jax.train import Trainer, labelled
 from fairdd_jax.training_set import Draws, Positions, TrainingSet
 
 PyTree = Any
@@ -38,7 +38,7 @@ class State(NamedTuple):
     images: jax.Array
     """``[C, I, H, W, channels]`` float32, normalised."""
     opt_state: optax.OptState
-    network: TrainState
+    network: Network
     """The network of the current iteration."""
     update: jax.Array
     """Updates done so far."""
@@ -62,11 +62,6 @@ class Step:
     """
 
     def __init__(self, config: Config, dataset: Dataset, *, streamed: bool = False):
-        if streamed and config.inner_real:
-            raise ConfigError(
-                "--inner_real trains on real images, which a streamed training set leaves on disk; "
-                "choose --stream never or --inner_real 0"
-            )
         self.config = config
         self.method = method_named(config.method)
         self.network = models.create(
@@ -93,6 +88,7 @@ class Step:
             num_devices=self.mesh.size,
             image_shape=dataset.image_shape,
         )
+        self.networks = MatchedNetwork(config, dataset, self.trainer, streamed=streamed)
         self.dataset = dataset
         self.draws = Draws(
             config,
@@ -114,7 +110,7 @@ class Step:
 
     def init(self, key: jax.Array, images: np.ndarray | jax.Array) -> State:
         """The state before the first update."""
-        network = self._fresh(key)
+        network = self.networks.fresh(key)
         # A copy: the state is donated. What fills the devices up is zero and stays so.
         more = [(0, self._slots - images.shape[0])] + [(0, 0)] * (images.ndim - 1)
         start = jnp.array(jnp.pad(jnp.asarray(images), more))
@@ -201,47 +197,27 @@ class Step:
             state, data, key
         )
 
-    def _fresh(self, key: jax.Array) -> TrainState:
-        config = self.config
-        return self.trainer.start(
-            self.trainer.init(key, self.dataset.image_shape),
-            lr=config.lr_net,
-            momentum=config.momentum_net,
-            weight_decay=config.weight_decay_net,
-        )
-
     def _network(
         self, state: State, data: TrainingSet, init_key: jax.Array, train_key: jax.Array
-    ) -> TrainState:
+    ) -> Network:
         """A fresh network at the start of an iteration, else the last one; then trained."""
-        config = self.config
-        network = self._fresh(init_key)
-        if config.outer_loops == 1 and config.warmup_epochs == 0:
-            return network
-        if config.inner_real:
-            images, labels = jnp.asarray(data.images), jnp.asarray(data.labels)
-        else:
-            everywhere = jax.lax.all_gather(state.images, CLASS, tiled=True)
-            classes = everywhere[: self.dataset.num_classes]
-            images, labels = labelled(jax.vmap(self.matching.decode)(classes))
-        warmup, inner = self.training_steps(images.shape[0])
-        steps: jax.Array | int = warmup
-        if config.outer_loops > 1:
+        network, first = self.networks.fresh(init_key), None
+        if self.config.outer_loops > 1:
             first = self._is_first(state)
             network = jax.tree.map(partial(jnp.where, first), network, state.network)
-            steps = jnp.where(first, warmup, inner)
-        return self.trainer.run(network, images, labels, train_key, 0, steps)
 
-    def training_steps(self, num_images: int) -> tuple[int, int]:
-        """Steps of network training on so many images: before the first update, between two."""
-        config = self.config
-        per_epoch = self.trainer.steps_per_epoch(num_images)
-        on_real = -(-config.inner_real // config.batch_train)
-        return config.warmup_epochs * per_epoch, on_real or config.inner_epochs * per_epoch
+        def images(real: bool) -> tuple[jax.Array, jax.Array]:
+            if real:
+                return jnp.asarray(data.images), jnp.asarray(data.labels)
+            everywhere = jax.lax.all_gather(state.images, CLASS, tiled=True)
+            classes = everywhere[: self.dataset.num_classes]
+            return labelled(jax.vmap(self.matching.decode)(classes))
+
+        return self.networks.trained(network, images, train_key, first=first)
 
     def upcoming(self, state: State, key: jax.Array) -> PyTree:
         """Variables of the network of the next update, before it is trained."""
-        fresh = self._fresh(self._keys(key, state.update)[0])
+        fresh = self.networks.fresh(self._keys(key, state.update)[0])
         chosen = jax.tree.map(partial(jnp.where, self._is_first(state)), fresh, state.network)
         variables: PyTree = chosen.variables
         return variables

@@ -6,6 +6,7 @@ and a training that is cut in pieces equals one that is not.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +16,7 @@ import numpy as np
 import optax
 
 from fairdd_jax import augment, models
-from fairdd_jax.chunks import sum_over_chunks
+from fairdd_jax.chunks import map_over_chunks, sum_over_chunks
 from fairdd_jax.data.normalise import normalise
 from fairdd_jax.sharding import AXES, own_part
 
@@ -149,8 +150,7 @@ class Trainer:
           step: number of the step, from 0.
           importance: ``[N]``, what the loss of every image is multiplied by; 1 if None.
         """
-        # Batch statistics need the whole batch.
-        num_devices = 1 if "batch_stats" in state.variables else self.num_devices
+        num_devices = self._sharing(state.variables)
         shuffle_key, augment_key = jax.random.split(key)
         batch = self._batch(images.shape[0], shuffle_key, step, num_devices)
         step_key = jax.random.fold_in(augment_key, step)
@@ -158,11 +158,7 @@ class Trainer:
         if importance is not None:
             weights = weights * importance[indices]
 
-        def inputs(rows: jax.Array, indices: jax.Array) -> jax.Array:
-            pixels = images[indices].reshape(-1, *(self.image_shape or images.shape[1:]))
-            x = normalise(pixels, mean=self.mean, std=self.std)
-            return augment.augment_batch(step_key, x, strategy=self.strategy, rows=rows)
-
+        inputs = partial(self._inputs, images, step_key)
         x, own, partner = inputs(rows, indices), jnp.ones(()), indices
         if self.cutmix > 0:
             box_key, partner_key = jax.random.split(jax.random.fold_in(step_key, self.batch_size))
@@ -183,6 +179,57 @@ class Trainer:
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         variables = {**state.variables, **changed, "params": optax.apply_updates(params, updates)}
         return TrainState(variables, opt_state), metrics
+
+    def losses(
+        self,
+        variables: PyTree,
+        images: jax.Array,
+        labels: jax.Array,
+        key: jax.Array,
+        step: jax.Array | int,
+    ) -> tuple[jax.Array, jax.Array]:
+        """Cross-entropy of every image that `step` would train a network on, without CutMix.
+
+        Args:
+          variables: of the network, which normalises with the statistics of the batch.
+          images: as in `step`, and so are the others.
+          labels: ``[N]``
+          key: of the whole training.
+          step: its number.
+
+        Returns:
+          Positions in the set ``[B]``, N where the batch is filled up, and the losses ``[B]``; on
+          every device those of the whole batch.
+        """
+        num_devices = self._sharing(variables)
+        shuffle_key, augment_key = jax.random.split(key)
+        batch = self._batch(images.shape[0], shuffle_key, step, num_devices)
+        rows, indices, weights = (own_part(x, num_devices, self.axes) for x in batch)
+        x = self._inputs(images, jax.random.fold_in(augment_key, step), rows, indices)
+
+        def of_chunk(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
+            outputs, _ = models.run(
+                self.network, variables, x, train=True, mask=mask, dtype=self.dtype
+            )
+            return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, y)
+
+        chunk = x.shape[0] if "batch_stats" in variables else self.chunk
+        losses = map_over_chunks(of_chunk, x, labels[indices], weights, chunk=chunk)
+        if num_devices > 1:
+            losses = jax.lax.all_gather(losses, self.axes, tiled=True)
+        return jnp.where(batch[2] > 0, batch[1], images.shape[0]), losses
+
+    def _sharing(self, variables: PyTree) -> int:
+        """Devices that share a batch: batch statistics need the whole of it."""
+        return 1 if "batch_stats" in variables else self.num_devices
+
+    def _inputs(
+        self, images: jax.Array, key: jax.Array, rows: jax.Array, indices: jax.Array
+    ) -> jax.Array:
+        """Some images, normalised and augmented as their places in the batch say."""
+        pixels = images[indices].reshape(-1, *(self.image_shape or images.shape[1:]))
+        x = normalise(pixels, mean=self.mean, std=self.std)
+        return augment.augment_batch(key, x, strategy=self.strategy, rows=rows)
 
     def _gradient(
         self, variables: PyTree, images: jax.Array, targets: Targets

@@ -23,12 +23,21 @@ from fairdd_jax.start import initial_images
 SIDE = 8
 SHARES = jax.sharding.PartitionSpec(sharding.AXES)
 DSA = "flip_crop"
-# Number of classes, and what differs from the settings of test_loop.py. A network that is trained
-# in batches of six has a last batch of two.
+# Method, number of classes, and what differs from the settings of test_loop.py. A network that is
+# trained in batches of six has a last batch of two, one in batches of seven a last one of four.
 RUNS = {
-    "dm": (3, {"fairness": "cobra", "warmup_epochs": 2}),
-    "dc": (4, {"inner_epochs": 2, "lr_net": 0.1, "batch_train": 6}),
-    "dsa": (4, {"inner_epochs": 2, "lr_net": 0.1, "model": "ConvNetD1W8BN", "dsa_strategy": DSA}),
+    "dm": ("dm", 3, {"fairness": "cobra", "warmup_epochs": 2}),
+    "dc": ("dc", 4, {"inner_epochs": 2, "lr_net": 0.1, "batch_train": 6}),
+    "dsa": (
+        "dsa",
+        4,
+        {"inner_epochs": 2, "lr_net": 0.1, "model": "ConvNetD1W8BN", "dsa_strategy": DSA},
+    ),
+    "lff": (
+        "dm",
+        4,
+        {"warmup_real": 90, "debias": "lff", "lr_net": 0.1, "batch_train": 7, "augment_net": DSA},
+    ),
 }
 # Number of images, images per optimiser step, and augmentation.
 TRAININGS = {"one batch": (10, 256, "none"), "batches": (30, 8, DSA)}
@@ -60,9 +69,9 @@ def let_be_seen(num_devices):
     evaluate.network_mesh = lambda: Mesh(devices[None], (sharding.NETWORK, sharding.DATA))
 
 
-def distil(method):
+def distil(name):
     """Three updates as the loop runs them, one to a call."""
-    num_classes, changes = RUNS[method]
+    method, num_classes, changes = RUNS[name]
     steps = {"steps": 3} if method == "dm" else {"steps": 1, "outer_loops": 3}
     config = settings(method, **steps, **changes)
     dataset = data_set(num_classes)

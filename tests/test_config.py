@@ -134,6 +134,7 @@ def test_cobra_warms_the_network_of_dm_up(ipc, epochs):
     assert preset("dm", ipc=ipc, fairness="cobra").warmup_epochs == epochs
     assert preset("dm", ipc=ipc, fairness="fairdd").warmup_epochs == 0
     assert preset("dc", ipc=ipc, fairness="cobra").warmup_epochs == 0
+    assert preset("dm", ipc=ipc, fairness="cobra", warmup_real=500).warmup_epochs == 0
 
 
 def test_distance_by_method_and_fairness():
@@ -236,6 +237,8 @@ def test_every_field_can_be_set():
         "space": "pixel",
         "batch_syn": 5,
         "inner_real": 6,
+        "warmup_real": 7,
+        "debias": "inverse_share",
         "momentum_net": 0.5,
         "weight_decay_net": 0.25,
         "cutmix": 0.5,
@@ -268,7 +271,8 @@ def test_every_field_can_be_set():
         "evaluate.full_epochs": 1,
         "evaluate.full_steps": 8,
     }
-    other = CHOSEN | {"inner_epochs": 0} | other  # networks are trained on real images
+    # Networks are trained on real images.
+    other = CHOSEN | {"inner_epochs": 0, "warmup_epochs": 0} | other
     config = make(other)
     assert flat(config) == other  # no field is left out, and none changed
     arguments = [part for name, v in other.items() for part in (f"--{name}", str(v))]
@@ -295,7 +299,7 @@ def test_what_nothing_reads():
         "interpolation": {"factor": 2},
         "inner_epochs": {"outer_loops": 2},
         "inner_real": {"outer_loops": 2},
-        "lr_net": {"warmup_epochs": 1},
+        "lr_net": {"warmup_real": 1},
         "cutmix": {"outer_loops": 2, "inner_epochs": 1},
     }
     alone = configuration.unread(make({"data.name": "demo"}))
@@ -304,6 +308,8 @@ def test_what_nothing_reads():
         assert field not in configuration.unread(make({"data.name": "demo"} | other))
     assert "per_cell" not in alone
     assert "per_cell" in configuration.unread(preset("dm", sampling="proportional"))
+    warm = make({"data.name": "demo", "warmup_epochs": 1, "inner_real": 9, "inner_epochs": 0})
+    assert "inner_real" not in configuration.unread(warm)  # it is warmed up on real images
     # CAFE's discrimination loss counts --batch_real images, whoever draws them.
     assert "batch_real" not in configuration.unread(preset("cafe", fairness="vanilla"))
     assert "batch_real" in configuration.unread(preset("cafe"))
@@ -322,6 +328,15 @@ WRONG = [
     ({"ipcs": 1}, r"unknown field 'ipcs'; did you mean 'ipc'\?"),
     ({"evaluate.epoch": 1}, r"unknown field 'evaluate.epoch'; did you mean 'evaluate.epochs'\?"),
     ({"inner_epochs": 3, "inner_real": 5}, "--inner_epochs 3 .* choose one, and 0 for the other"),
+    (
+        {"warmup_epochs": 3, "warmup_real": 5},
+        "--warmup_epochs 3 .* choose one, and 0 for the other",
+    ),
+    ({"debias": "lff"}, "--debias lff weighs the real images .*; choose --warmup_real 25600 or"),
+    ({"debias": "inverse_share", "inner_real": 9}, "--debias inverse_share weighs .* on none;"),
+    ({"debias": "lfw", "warmup_real": 9}, r"unknown debias 'lfw'; did you mean 'lff'\?"),
+    ({"debias": "lff", "warmup_real": 9, "cutmix": 0.5}, r"--cutmix 0.5 mixes; choose --cutmix 0"),
+    ({"warmup_real": -1}, r"--warmup_real -1 is out of range; choose 0 or more"),
     ({"method": "dmm"}, r"unknown method 'dmm'; did you mean 'dm'\? Valid: cafe, dc"),
     ({"fairness": "fairdb"}, r"unknown fairness 'fairdb'; did you mean 'fairdd'\?"),
     ({"sampling": "stratifyed"}, r"unknown sampling 'stratifyed'; did you mean 'stratified'\?"),

@@ -319,6 +319,7 @@ def test_what_cannot_be_streamed_is_not_proposed(monkeypatch):
     for changes in (
         {"representatives": 2},
         {"inner_real": 4, "inner_epochs": 0},
+        {"warmup_real": 4},
         {"stream": "always"},
     ):
         found = less_memory([settings("dc", **changes)], toy(), 1000, more=0)

@@ -208,7 +208,7 @@ def test_representatives_are_chosen_anew():
     np.testing.assert_array_equal(again[-1].images, with_pools[-1].images)
 
 
-@pytest.mark.parametrize("field", ["inner_real", "representatives"])
+@pytest.mark.parametrize("field", ["inner_real", "warmup_real", "representatives"])
 def test_what_needs_the_training_set_on_the_device_is_refused_without(field):
     config = settings(stream="always", **{field: 4})
     images = initial_images(jax.random.key(0), toy(), ipc=2, init="real").images

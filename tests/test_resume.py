@@ -43,6 +43,7 @@ RUNS = {
         "inner_real": 16,
         "representatives": 5,
         "momentum_net": 0.9,
+        "debias": "lff",
     },
 }
 SLOW = pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import assert_close
 
-RUNS = ("dm", "dc", "dsa")
+RUNS = ("dm", "dc", "dsa", "lff")
 TRAININGS = ("one batch", "batches")
 # Sums of float32 in another order differ by 1e-7; three updates, or the steps of a training, with
 # second derivatives make more of it.

@@ -198,10 +198,9 @@ def abstract_step(
 
 def mean_training_steps(step: Step) -> float:
     """Steps of network training per update where the compiler does not know their number."""
-    config = step.config
-    loops = config.outer_loops
-    num_images = step.dataset.num_classes * config.ipc * config.factor**2
-    warmup, inner = step.training_steps(num_images)
+    loops = step.config.outer_loops
+    of_sets = (step.networks.training_steps(real=real) for real in (True, False))
+    warmup, inner = map(sum, zip(*of_sets, strict=True))
     return (warmup + (loops - 1) * inner) / loops if loops > 1 else 0.0
 
 

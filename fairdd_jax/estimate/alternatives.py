@@ -148,8 +148,8 @@ def less_memory(
     if "full" in names:
         kept = ",".join(name for name in names if name != "full") or "none"
         single.append({"evaluate.baselines": kept})
-    streams = not (base.inner_real or base.representatives or stream.is_streamed(base, dataset))
-    if streams:
+    needs_all = base.inner_real or base.warmup_real or base.representatives
+    if not (needs_all or stream.is_streamed(base, dataset)):
         single.append({"stream": "always"})
     chunks = [{"chunk": base.chunk // 2**i} for i in range(1, base.chunk.bit_length())]
     found = [tried(settings) for settings in single]
