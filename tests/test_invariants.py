@@ -96,7 +96,7 @@ class Invariants:
             "fairness": fairness,
             "ipc": IPC,
             "per_cell": PER_CELL,
-            "model": "ConvNetD2W8",
+            "model": "ConvNetD1W8",
             "init": "noise",
             "dsa_strategy": "none",
             "chunk": 5,
@@ -259,7 +259,7 @@ class Invariants:
 
     def smooth(self):
         """Settings under which the loss has second derivatives."""
-        return {"model": "ConvNetD2W8ASwish"}
+        return {"model": f"{self.config().model}ASwish"}
 
     @pytest.mark.parametrize("fairness", MODES)
     def test_class_losses_add(self, fairness):
@@ -313,7 +313,7 @@ class TestIDC(Invariants):
 
 
 class TestCAFE(Invariants):
-    settings: ClassVar[dict] = {"method": "cafe"}
+    settings: ClassVar[dict] = {"method": "cafe", "model": "ConvNetD2W8"}  # layers, so several
 
     def coupled(self, fairness):
         # The discrimination loss is there however well the features match.

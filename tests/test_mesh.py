@@ -33,7 +33,7 @@ ALL = [
 ROUNDING = {"atol": 0.0, "rtol": 1e-4}
 
 
-TWO = ["class=7", "class=4,data=2"]
+BOTH = ["class=4,data=2"]  # axes at once
 
 
 def measured(path, cases, shapes):
@@ -61,7 +61,7 @@ def few(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def every(tmp_path_factory):
-    return measured(tmp_path_factory.mktemp("all") / "results.npz", ALL, TWO)
+    return measured(tmp_path_factory.mktemp("all") / "results.npz", ALL, BOTH)
 
 
 def assert_like_one(results, case, shape):
@@ -84,7 +84,7 @@ def test_a_mesh_computes_what_one_device_does(few, case, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", TWO)
+@pytest.mark.parametrize("shape", BOTH)
 @pytest.mark.parametrize("case", ALL)
 def test_every_case_on_a_mesh_computes_what_one_device_does(every, case, shape):
     assert_like_one(every, case, shape)
