@@ -64,8 +64,8 @@ def averaged(averages: jax.Array, indices: jax.Array, losses: jax.Array) -> jax.
       losses: ``[2, B]``
 
     >>> before = jnp.array([[-1.0, 1.0, 5.0]])
-    >>> averaged(before, jnp.array([0, 1, 3]), jnp.array([[4.0, 2.0, 9.0]])).round(3).tolist()
-    [[4.0, 1.2999999523162842, 5.0]]
+    >>> print(averaged(before, jnp.array([0, 1, 3]), jnp.array([[4.0, 2.0, 9.0]])).round(2))
+    [[4.  1.3 5. ]]
     """
     before = averages.at[:, indices].get(mode="clip")
     after = jnp.where(before < 0, losses, ALPHA * before + (1 - ALPHA) * losses)
@@ -75,8 +75,8 @@ def averaged(averages: jax.Array, indices: jax.Array, losses: jax.Array) -> jax.
 def difficulty(averages: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.Array:
     """W ``[N]`` of images with averages ``[2, N]`` and labels ``[N]``; above 0, below 1.
 
-    >>> difficulty(jnp.array([[1.0, 4.0], [3.0, 3.0]]), jnp.array([0, 0]), num_classes=1).tolist()
-    [0.20000000298023224, 0.5]
+    >>> print(difficulty(jnp.array([[1.0, 4.0], [3.0, 3.0]]), jnp.array([0, 0]), num_classes=1))
+    [0.2 0.5]
     """
 
     def relative(averages: jax.Array) -> jax.Array:
@@ -91,8 +91,8 @@ def difficulty(averages: jax.Array, labels: jax.Array, *, num_classes: int) -> j
 def confidence(losses: jax.Array) -> jax.Array:
     """What generalised cross-entropy multiplies cross-entropies by, :math:`q p^q`.
 
-    >>> confidence(-jnp.log(jnp.array([1.0, 0.5]))).round(4).tolist()
-    [0.699999988079071, 0.4309000074863434]
+    >>> f"{confidence(jnp.log(2.0)):.4f}"
+    '0.4309'
     """
     return jnp.maximum(Q * jnp.exp(-Q * losses), EPSILON)
 
