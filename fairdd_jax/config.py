@@ -6,6 +6,7 @@ them and fills in what depends on the others.
 """
 
 import dataclasses
+import functools
 import re
 from argparse import ArgumentError
 from typing import Any
@@ -55,7 +56,11 @@ def make(settings: dict[str, Any]) -> Config:
         if name not in known:
             raise unknown_name("field", name, known)
     arguments = [f"--{name}={'null' if v is None else v}" for name, v in settings.items()]
-    return from_arguments(parser(), arguments)
+    return from_arguments(_parser_of_defaults(), arguments)
+
+
+# Building it takes longer than parsing with it.
+_parser_of_defaults = functools.cache(parser)
 
 
 def from_arguments(fields: ArgumentParser, arguments: list[str]) -> Config:

@@ -1,7 +1,7 @@
 """What every method holds in every fairness mode: one base class, a subclass per method.
 
 The data are 3 classes of 3 groups on images of 8 x 8 pixels; one cell is empty. DREAM is IDC that
-draws from fewer images. Without jit, which takes long, one mode alone is computed.
+draws from fewer images.
 """
 
 import dataclasses
@@ -233,8 +233,9 @@ class Invariants:
         np.testing.assert_allclose(other_loss, loss, rtol=2e-4)
         self.close(other, gradient)
 
-    def test_jit_and_no_jit_agree(self):
-        step = self.step(chunk=64)
+    @pytest.mark.parametrize("fairness", MODES)
+    def test_jit_and_no_jit_agree(self, fairness):
+        step = self.step(fairness, chunk=64)
         data = training_set(step.dataset, step.mesh)
         images, batch = self.images(step), self.batch(step, data)
         loss, gradient = self.run(step, images, batch, data)
