@@ -78,7 +78,7 @@ def assign_colours(
       rng: source of the random numbers; the official data sets draw the training split and
           then the test split from ``RandomState(30)``.
       minority: how the other colours share the rest.
-      colours: N, how many of `COLOURS` there are, 2..10. Fewer than the official ten are ours: the
+      colours: N, how many of the ten colours there are, 2..10. Fewer than all of them are ours: the
         FairDD paper has 2 to 10 groups (Table 13) and does not print how it made them. Then some
         classes have the same own colour.
       n_confusing_labels: number of other colours of a class, 1..N - 1; by default N - 1.
