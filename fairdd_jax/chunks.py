@@ -27,12 +27,9 @@ def sum_over_chunks(function: Callable[..., PyTree], *arrays: jax.Array, chunk: 
     >>> float(sum_over_chunks(weighted_sum, jnp.arange(5.0), jnp.ones(5), chunk=2))
     10.0
     """
-    num_images = arrays[0].shape[0]
-    num_chunks = -(-num_images // chunk)
-    if num_chunks == 1:
+    if arrays[0].shape[0] <= chunk:
         return function(*arrays)
-    size = -(-num_images // num_chunks)
-    parts = [_split(array, num_chunks, size) for array in arrays]
+    parts = _chunks(arrays, chunk)
 
     @partial(jax.checkpoint, prevent_cse=False)  # a scan keeps the two apart anyway
     def add(total: PyTree, part: list[jax.Array]) -> tuple[PyTree, None]:
@@ -56,14 +53,19 @@ def map_over_chunks(
     >>> map_over_chunks(lambda x: 10.0 * x, jnp.arange(5.0), chunk=2).tolist()
     [0.0, 10.0, 20.0, 30.0, 40.0]
     """
+    if arrays[0].shape[0] <= chunk:
+        return function(*arrays)
+    parts = _chunks(arrays, chunk)
+    values = jax.lax.map(lambda part: function(*part), parts)
+    return values.reshape(-1, *values.shape[2:])[: arrays[0].shape[0]]
+
+
+def _chunks(arrays: tuple[jax.Array, ...], chunk: int) -> list[jax.Array]:
+    """Arrays ``[N, ...]`` in equally large chunks, the last one filled with zeros."""
     num_images = arrays[0].shape[0]
     num_chunks = -(-num_images // chunk)
-    if num_chunks == 1:
-        return function(*arrays)
     size = -(-num_images // num_chunks)
-    parts = [_split(array, num_chunks, size) for array in arrays]
-    values = jax.lax.map(lambda part: function(*part), parts)
-    return values.reshape(-1, *values.shape[2:])[:num_images]
+    return [_split(array, num_chunks, size) for array in arrays]
 
 
 def _split(array: jax.Array, num_chunks: int, size: int) -> jax.Array:

@@ -24,6 +24,7 @@ from fairdd_jax.interrupts import Hold, Terminated
 from fairdd_jax.loop import LoopState, Progress, run_updates
 from fairdd_jax.matching import decoded
 from fairdd_jax.resume import Keeper
+from fairdd_jax.schema import completed
 from fairdd_jax.scoring import Scoring
 from fairdd_jax.start import initial_images
 
@@ -214,7 +215,8 @@ class Run:
             left aside.
         """
         steps = results.get("step"), self.step
-        if results.get("config") == self.config.as_json() and steps == (self.config.steps,) * 2:
+        there = completed(results.get("config", {}))
+        if there == self.config.as_json() and steps == (self.config.steps,) * 2:
             self.evaluations = results["evaluations"]
             self.evaluations_uint8 = results["evaluations_uint8"]
             self.baselines = results["baselines"]
