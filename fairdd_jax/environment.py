@@ -19,6 +19,12 @@ def on_cpu() -> bool:
     return jax.default_backend() == "cpu"
 
 
+def cores() -> int:
+    """Cores of the CPU that this process may run on."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return len(allowed) or os.cpu_count() or 1
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that decide about the numbers."""
     packages = ("fairdd-jax", "jax", "jaxlib", "flax", "optax", "numpy", "scikit-learn")
@@ -33,13 +39,14 @@ def _version(package: str) -> str:
 
 
 def describe() -> dict[str, Any]:
-    """Versions, device and source commit."""
+    """Versions, device, cores and source commit."""
     device = jax.devices()[0]
     return {
         **versions(),
         "python": platform.python_version(),
         "device": f"{device.platform} {device.device_kind}",
         "num_devices": jax.device_count(),
+        "cores": cores(),
         "platform": f"{platform.system()} {platform.machine()}",
         "git_commit": _git_commit(),
     }

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from fairdd_jax.environment import on_cpu
+from fairdd_jax.environment import cores, on_cpu
 from fairdd_jax.errors import ConfigError
 
 PyTree = Any
@@ -47,9 +47,8 @@ def use_all_cores() -> None:
         return
     if jax.__version_info__ >= (0, 8) and "collective_call" not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_PATIENCE}".strip()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        jax.config.update("jax_num_cpu_devices", cores or 1)
+        jax.config.update("jax_num_cpu_devices", cores())
     except RuntimeError:  # JAX has started
         return
 

@@ -8,7 +8,6 @@ prints a line of JSON. Every trial runs in a process of its own, so that its pea
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -90,7 +89,7 @@ def run(trial: Trial, data_dir: Path | None) -> Result:
         "prepare_s": prepared - began,
         "updates": len(this.log),
         "cpu_s": np.diff(work).tolist(),
-        "cores": os.cpu_count(),
+        "cores": environment.cores(),
         **this.timing,
         "evaluate_s": this.scoring.seconds,
         "peak_memory_bytes": environment.peak_memory(),
