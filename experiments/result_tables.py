@@ -32,7 +32,7 @@ class Row:
 
     Attributes:
       dataset: name of the data set.
-      name: of the row in tables.toml, or of the baseline.
+      name: of the row in tables.toml, or of the baseline; a run of no update is random.
       ipc: images per class.
       runs: results.json of each seed; their settings differ in nothing else.
       scores: the entry of each seed.
@@ -75,7 +75,7 @@ class Row:
 
 
 def read(table: str, results: Path) -> list[Row]:
-    """The rows that there are runs of, by data set and IPC."""
+    """The rows that there are runs of, by data set and IPC, real images first."""
     runs: dict[tuple[str, int, str, str], list[dict[str, Any]]] = defaultdict(list)
     for path in sorted((results / table).glob("*.json")):
         content = read_results(path)
@@ -85,10 +85,11 @@ def read(table: str, results: Path) -> list[Row]:
         settings = completed(content["config"])
         same = {k: v for k, v in settings.items() if k not in SURROUNDINGS | {"seed"}}
         runs[preset, ipc, f"{name} {method}", json.dumps(same)].append(content)
-    rows = [
-        Row(dataset, name, ipc, found, [run["evaluations"][-1] for run in found])
-        for (dataset, ipc, name, _), found in runs.items()
-    ]
+    rows = []
+    for (dataset, ipc, name, _), found in runs.items():
+        # Images before the first update are real ones.
+        name = name if found[0]["config"]["steps"] else "random"
+        rows.append(Row(dataset, name, ipc, found, [run["evaluations"][-1] for run in found]))
     for baseline in BASELINES:
         scored = {
             (row.dataset, row.ipc): run
@@ -100,9 +101,7 @@ def read(table: str, results: Path) -> list[Row]:
             Row(dataset, baseline, ipc, [run], [run["baselines"][baseline]])
             for (dataset, ipc), run in scored.items()
         ]
-    # Runs of no step are there for the baselines.
-    rows = [row for row in rows if row.name in BASELINES or row.runs[0]["config"]["steps"]]
-    return sorted(rows, key=lambda row: (row.dataset, row.ipc))
+    return sorted(rows, key=lambda row: (row.dataset, row.ipc, row.name not in BASELINES))
 
 
 def lines(rows: Iterable[Row]) -> Iterator[str]:
@@ -118,9 +117,10 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
         yield f"| {' | '.join(_cells(row))} |"
     yield ""
     yield (
-        "Minutes of distillation on 2 CPU cores. Of a run on another device, its own minutes stand "
-        "in brackets, before them what as many updates take on the cores (equal_time.json), and "
-        "GiB is the memory of that device. Percent; ± over the networks of all seeds; in "
+        "Minutes of distillation on 2 CPU cores, or on one where that is said. Of a run on another "
+        "device, its own minutes stand in brackets, before them what as many updates take on the "
+        "cores (equal_time.json), and GiB is the memory of that device. Percent; ± over the "
+        "networks of all seeds; in "
         "brackets what chance alone would show. Paper: the same data set, method, fairness mode "
         "and IPC in the papers, FairDD for our own method. Bold: as good, or a gap within one "
         "deviation of what chance would show."
@@ -131,8 +131,7 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
     for row in rows:
         config = row.runs[0]["config"]
         command = command_of({k: v for k, v in config.items() if k not in SURROUNDINGS})
-        if row.name not in BASELINES:
-            yield f"- {row.dataset}, IPC {row.ipc}, {row.name}: `{command}`"
+        yield f"- {row.dataset}, IPC {row.ipc}, {row.name}: `{command}`"
 
 
 def summary(rows: Iterable[Row]) -> Iterator[str]:
@@ -206,7 +205,7 @@ def _minutes(row: Row) -> str:
     run = row.runs[0]
     took = f"{statistics.mean(run['timing']['distill_s'] for run in row.runs) / 60:.1f}"
     if run["environment"]["device"].startswith("cpu"):
-        return took
+        return f"{took} (one core)" if run["environment"].get("cores") == 1 else took
     updates = run["config"]["steps"] * run["config"]["outer_loops"]
     wanted = _what_is_computed(run["config"], run["dataset"])
     minutes = [

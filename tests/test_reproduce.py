@@ -99,7 +99,7 @@ def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys, preten
     assert json.loads((results / f"{names[1]}.json").read_text()) == whole
     assert (whole["seed"], whole["config"]["steps"]) == (1, 2)
     text = (tmp_path / "results" / "small.md").read_text()
-    assert [line.split(" | ")[2] for line in text.splitlines()[2:4]] == ["fairdd dm", "random"]
+    assert [line.split(" | ")[2] for line in text.splitlines()[2:4]] == ["random", "fairdd dm"]
 
     code, calls = driver("--list")
     assert (code, calls) == (0, [])
@@ -246,7 +246,7 @@ def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
     write_row(tmp_path / "t", 0, accuracy=(0.9, 0.92), deo=(0.2, 0.2))
     baselines = {"random": random}
     write_row(tmp_path / "t", 1, accuracy=(0.94, 0.96), deo=(0.1, 0.1), baselines=baselines)
-    row, baseline = result_tables.read("t", tmp_path)
+    baseline, row = result_tables.read("t", tmp_path)
     assert (row.dataset, row.name, row.ipc) == ("cmnist_fg", "fairdd dm", 10)
     assert row.score("accuracy")["mean"] == pytest.approx(0.93)
     assert row.score("accuracy")["std"] == pytest.approx(0.05**0.5 / 10)
@@ -256,13 +256,13 @@ def test_rows_are_means_over_seeds_with_the_spread_of_all_networks(tmp_path):
     picture = (tmp_path / "t.png").read_bytes()
     with Image.open(io.BytesIO(picture)) as opened:
         assert opened.size[0] > 300
-    assert picture == result_tables.picture([row, baseline])
+    assert picture == result_tables.picture([baseline, row])
     first, second = (tmp_path / "t.md").read_text().splitlines()[2:4]
-    assert first == (
+    assert second == (
         "| cmnist_fg | 10 | fairdd dm | 7 | 1.5 | 1.0 | 2 x 2 | 93.0±2.2 "
         "| **15.0±5.0** (10.0) | **7.5±2.5** (5.0) | 94.6 / 17.0 / 8.0 |"
     )
-    assert second.startswith("| cmnist_fg | 10 | random |  |  |  | 1 x 1 | 50.0 |")
+    assert first.startswith("| cmnist_fg | 10 | random |  |  |  | 1 x 1 | 50.0 |")
 
 
 def test_the_readme_has_the_rows_that_there_are():
@@ -296,10 +296,30 @@ def test_minutes_of_other_devices_are_those_of_as_many_updates_on_cpu(tmp_path, 
     result_tables._paces.cache_clear()
 
 
-def test_a_run_of_no_step_gives_baselines_alone(tmp_path):
-    random = records.scores([[1.0]], accuracy=(0.5,), deo=(0.9,))
-    write_row(tmp_path / "t", 0, name="real", steps=0, baselines={"random": random})
-    assert [row.name for row in result_tables.read("t", tmp_path)] == ["random"]
+def test_minutes_on_one_core_say_so(tmp_path):
+    write_row(tmp_path / "t", 0)
+    (row,) = result_tables.read("t", tmp_path)
+    said = []
+    for cores in (1, 2):
+        row.runs[0]["environment"]["cores"] = cores
+        said.append(result_tables._minutes(row))
+    assert said == ["1.0 (one core)", "1.0"]
+
+
+def test_a_run_of_no_step_is_random(tmp_path):
+    full = records.scores([[1.0]], accuracy=(0.9,), deo=(0.5,))
+    random = {"accuracy": (0.5, 0.7), "deo": (0.9, 0.9)}
+    write_row(tmp_path / "t", 0, name="real", steps=0, baselines={"full": full}, **random)
+    rows = result_tables.read("t", tmp_path)
+    assert [(row.name, row.score("accuracy")["mean"]) for row in rows] == [
+        ("random", pytest.approx(0.6)),
+        ("full", 0.9),
+    ]
+    assert [row.paper()["accuracy"] for row in rows] == [0.3075, 0.9771]
+    *_, first, second = result_tables.lines(rows)
+    assert "random: `python experiments/run.py" in first
+    assert "--steps 0" in first
+    assert "full: `python" in second
 
 
 @pytest.mark.parametrize(
