@@ -35,7 +35,7 @@ from fairdd_jax.estimate import console as estimate_console
 from fairdd_jax.estimate import estimate
 from fairdd_jax.interrupts import Terminated
 from fairdd_jax.loop import Progress
-from fairdd_jax.resume import Keeper, refuse_unfinished, saved_results
+from fairdd_jax.resume import Keeper, refuse_unfinished, saved_results, take_scores
 from fairdd_jax.run import Run
 
 
@@ -161,7 +161,7 @@ def distil_and_score(
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
         _distil(this, folder, console, options, f"distil {title}")
-        this.take_scores(saved)
+        take_scores(this, saved)
         outputs.save_state(this, folder)
         this.baselines |= baselines
         names = [n for n in configuration.baselines(config.evaluate) if n not in this.baselines]

@@ -4,15 +4,21 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fairdd_jax import environment, hosts, workdir
 from fairdd_jax.checkpoint import Checkpoints, Record
 from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, DataError, WorkdirError
-from fairdd_jax.loop import LoopState
+from fairdd_jax.hosts import fetch
+from fairdd_jax.loop import LoopState, Progress
 from fairdd_jax.presets import flat
 from fairdd_jax.schema import SURROUNDINGS, completed
+
+if TYPE_CHECKING:
+    from fairdd_jax.run import Run
 
 FOLDER = "checkpoints"
 # Updates between two checkpoints, and how many of the last stay.
@@ -61,16 +67,18 @@ class Keeper:
         self._last = 0
         self._best: dict[str, Any] = {}
 
-    def restore(self, start: LoopState, cells: list[Any]) -> tuple[LoopState, Record] | None:
-        """The state to go on from and what was recorded with it; None to begin with the first.
+    def restore(self, start: LoopState, run: "Run") -> LoopState | None:
+        """The state to go on from, None to begin with the first; the run is as it was then.
 
         Args:
           start: the state before the first update, for its shapes and devices.
-          cells: images of every (class, group) cell, which tell other data from these.
+          run: before its first update; its images of every (class, group) cell tell other data
+            from these.
 
         Raises:
           ConfigError: the checkpoints are of another configuration, or of other data.
         """
+        cells = _cells(run)
 
         def check(record: Record) -> None:
             self._check(record, cells)
@@ -81,42 +89,48 @@ class Keeper:
         state, record = found
         self._last = int(state.state.update)
         self._best = record["best"]
-        return state, record
+        run.images = np.array(fetch(state.state.result)[: run.dataset.num_classes])
+        run.step = self._last // run.config.outer_loops
+        run.log = record["log"]
+        run.evaluations = record["evaluations"]
+        run.evaluations_uint8 = record["evaluations_uint8"]
+        run.timing = record["timing"]
+        run.peak_before = record.get("peak_memory_bytes", 0)  # older ones lack it
+        return state
 
-    def save(
-        self,
-        state: LoopState,
-        update: int,
-        record: Record,
-        *,
-        score: float | None = None,
-        now: bool = False,
-    ) -> None:
+    def save(self, progress: Progress, run: "Run", *, now: bool = False) -> None:
         """Begin to write a checkpoint if one is due.
 
         Args:
-          state: the state.
-          update: updates done.
-          record: what JSON can hold.
-          score: of an evaluation of this state; the highest is kept.
+          progress: with the state.
+          run: as it is then. Of the scores of its evaluations on the way, the highest is kept.
           now: write it though none is due.
 
         Raises:
           WorkdirError: it, or the one before, cannot be written.
         """
+        assert progress.state is not None
+        update = progress.update
+        scored = run.evaluations and run.evaluations[-1]["step"] == run.step
+        score = run.evaluations[-1]["worst_group_accuracy"]["mean"] if scored else None
         is_best = score is not None and score > self._best.get("score", -1.0)
         due = now or is_best or update // self.every > self._last // self.every
         if update == self._last or not (due or update == self.config.updates):
             return
         if is_best:
             self._best = {"update": update, "score": score}
-        about = {
+        record = {
             "config": self.config.as_json(),
             "versions": environment.versions(),
             "best": self._best,
+            "cells": _cells(run),
+            "log": run.log,
+            "evaluations": run.evaluations,
+            "evaluations_uint8": run.evaluations_uint8,
+            "timing": run.timing,
+            "peak_memory_bytes": run.peak_memory(),
         }
-        best = self._best.get("update")
-        self._checkpoints.save(update, state, record | about, best=best)
+        self._checkpoints.save(update, progress.state, record, best=self._best.get("update"))
         self._last = update
 
     def close(self) -> None:
@@ -162,6 +176,11 @@ class Keeper:
         )
 
 
+def _cells(run: "Run") -> list[Any]:
+    cells: list[Any] = run.matched.cell_counts(run.matched.train).tolist()
+    return cells
+
+
 def remove(folder: str | Path) -> None:
     """Remove all checkpoints of an output folder.
 
@@ -195,3 +214,22 @@ def saved_results(folder: Path) -> dict[str, Any]:
         return workdir.read_json(folder / "results.json")
     except DataError:
         return {}
+
+
+def take_scores(run: "Run", results: dict[str, Any]) -> None:
+    """Take over what results.json has of the last scores of this very run.
+
+    Args:
+      run: after its last update.
+      results: its content; of another run, or of one that was not distilled in the end, it is
+        left aside.
+    """
+    there = completed(results.get("config", {}))
+    steps = results.get("step"), run.step
+    if there == run.config.as_json() and steps == (run.config.steps,) * 2:
+        run.evaluations = results["evaluations"]
+        run.evaluations_uint8 = results["evaluations_uint8"]
+        run.baselines = results["baselines"]
+        unscored = run.unscored()
+        for scores in (run.evaluations, run.evaluations_uint8):
+            scores[:] = [s for s in scores if s["step"] < run.step or s["arch"] not in unscored]

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from fairdd_jax import checkpoint, environment, outputs, report, seeds
 from fairdd_jax import config as configuration
+from fairdd_jax import environment, outputs, report, seeds
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.grouping import GroupsConfig, random_features, regroup
-from fairdd_jax.hosts import fetch
 from fairdd_jax.interrupts import Hold, Terminated
 from fairdd_jax.loop import LoopState, Progress, run_updates
 from fairdd_jax.matching import decoded
 from fairdd_jax.resume import Keeper
-from fairdd_jax.schema import completed
 from fairdd_jax.scoring import Scoring
 from fairdd_jax.start import initial_images
 
@@ -50,6 +48,7 @@ class Run:
       start: the images before the first update, uint8.
       trained: variables of a network that was trained on the images, by architecture.
       analysis: what only the real images can tell of the synthetic ones; made by `save`.
+      peak_before: bytes that it had held before it was stopped.
     """
 
     def __init__(self, config: Config, dataset: Dataset):
@@ -76,11 +75,11 @@ class Run:
         self.trained: dict[str, Any] = {}
         self.analysis: report.Analysis | None = None
         self.scoring = Scoring(config, dataset)
-        self._peak_before = 0
+        self.peak_before = 0
 
     def peak_memory(self) -> int:
         """Bytes that the run has held at most, before it was stopped too."""
-        return max(self._peak_before, environment.peak_memory())
+        return max(self.peak_before, environment.peak_memory())
 
     def distill(
         self,
@@ -108,12 +107,10 @@ class Run:
         hold = Hold()
 
         def restore(start: LoopState) -> LoopState | None:
-            found = keeper.restore(start, self._cells()) if keeper else None
-            if found is None:
+            state = keeper.restore(start, self) if keeper else None
+            if state is None:
                 on_start([])
                 return None
-            state, record = found
-            self._take_over(state, record)
             before.update(self.timing)
             before["seconds"] = self.log[-1]["seconds"] if self.log else 0.0
             on_start(self.log)
@@ -140,15 +137,15 @@ class Run:
                     self.timing["distill_s"] = before["distill_s"] + elapsed
                     self._note(progress, on_progress, before)
                     if keeper and hold.stopped():
-                        self._keep(keeper, progress, now=True)
+                        keeper.save(progress, self, now=True)
                 self._evaluate_on_the_way(progress.update)
                 if keeper:
                     with hold:
-                        self._keep(keeper, progress)
+                        keeper.save(progress, self)
         except (KeyboardInterrupt, Terminated):
             # Of several processes the others may be elsewhere, and all must take part.
             if keeper and progress and jax.process_count() == 1:
-                self._keep(keeper, progress, now=True)
+                keeper.save(progress, self, now=True)
             raise
 
     def _note(
@@ -172,59 +169,6 @@ class Run:
         due = stride and update and update % stride == 0 and update < self.config.updates
         if due and not any(scores["step"] == self.step for scores in self.evaluations):
             self.evaluate()
-
-    # What a run needs to go on after it was stopped.
-
-    def _cells(self) -> list[Any]:
-        cells: list[Any] = self.matched.cell_counts(self.matched.train).tolist()
-        return cells
-
-    def _keep(self, keeper: Keeper, progress: Progress, *, now: bool = False) -> None:
-        assert progress.state is not None
-        record = {
-            "cells": self._cells(),
-            "log": self.log,
-            "evaluations": self.evaluations,
-            "evaluations_uint8": self.evaluations_uint8,
-            "timing": self.timing,
-            "peak_memory_bytes": self.peak_memory(),
-        }
-        scored = self.evaluations and self.evaluations[-1]["step"] == self.step
-        keeper.save(
-            progress.state,
-            progress.update,
-            record,
-            score=self.evaluations[-1]["worst_group_accuracy"]["mean"] if scored else None,
-            now=now,
-        )
-
-    def _take_over(self, state: LoopState, record: checkpoint.Record) -> None:
-        self.images = np.array(fetch(state.state.result)[: self.dataset.num_classes])
-        self.step = int(state.state.update) // self.config.outer_loops
-        self.log = record["log"]
-        self.evaluations = record["evaluations"]
-        self.evaluations_uint8 = record["evaluations_uint8"]
-        self.timing = record["timing"]
-        self._peak_before = record.get("peak_memory_bytes", 0)  # older ones lack it
-
-    def take_scores(self, results: dict[str, Any]) -> None:
-        """Take over what results.json has of the last scores of this very run.
-
-        Args:
-          results: its content; of another run, or of one that was not distilled in the end, it is
-            left aside.
-        """
-        steps = results.get("step"), self.step
-        there = completed(results.get("config", {}))
-        if there == self.config.as_json() and steps == (self.config.steps,) * 2:
-            self.evaluations = results["evaluations"]
-            self.evaluations_uint8 = results["evaluations_uint8"]
-            self.baselines = results["baselines"]
-            unscored = self.unscored()
-            for scores in (self.evaluations, self.evaluations_uint8):
-                scores[:] = [
-                    s for s in scores if s["step"] < self.step or s["arch"] not in unscored
-                ]
 
     @property
     def complete(self) -> bool:

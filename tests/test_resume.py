@@ -281,13 +281,13 @@ def test_scores_of_this_very_run_are_taken_over(tmp_path):
     run.baselines["random"] = {"scored": True}
     results = json.loads(json.dumps(run.results()))
     other = distilled(config)
-    other.take_scores(results)
+    resume.take_scores(other, results)
     assert other.unscored() == []
     assert (other.evaluations, other.baselines) == (run.evaluations, run.baselines)
     # Interrupted before the last network scored the 8-bit images.
     cut = json.loads(json.dumps(run.results()))
     del cut["evaluations_uint8"][-1]
-    other.take_scores(cut)
+    resume.take_scores(other, cut)
     assert other.unscored() == ["MLP"]
     assert len(other.evaluations) == len(run.evaluations) - 1
     other.evaluate("MLP")
@@ -295,12 +295,12 @@ def test_scores_of_this_very_run_are_taken_over(tmp_path):
     assert other.evaluations_uint8 == run.evaluations_uint8
     # What was saved when it was stopped before its end.
     fourth = distilled(config)
-    fourth.take_scores(results | {"step": 6, "evaluations": []})
+    resume.take_scores(fourth, results | {"step": 6, "evaluations": []})
     assert len(fourth.evaluations) == 2
     # Another run.
     third = distilled(dataclasses.replace(config, seed=1))
     before = list(third.evaluations)
-    third.take_scores(results)
+    resume.take_scores(third, results)
     assert third.evaluations == before
 
 
