@@ -246,7 +246,7 @@ def _paces() -> list[tuple[float, float, dict[str, Any]]]:
 
 def _what_is_computed(config: dict[str, Any], dataset: dict[str, Any]) -> dict[str, Any]:
     """The settings that decide about the time of an update: of the data their shapes alone."""
-    other = SURROUNDINGS | {"data", "evaluate", "seed", "steps"}
+    other = SURROUNDINGS | {"data", "evaluate", "lr_img", "seed", "steps"}
     computed = {name: value for name, value in completed(config).items() if name not in other}
     cells = dataset["test_cell_counts"]
     return computed | {"size": config["data"]["size"], "cells": (len(cells), len(cells[0]))}
