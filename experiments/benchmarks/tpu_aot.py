@@ -17,9 +17,10 @@ for one chip and for a 2x4 slice. What is written holds for one chip and one upd
   operations, one after the other, says what is lost beside it.
 - Network training between two updates (gradient matching), a mean over the updates of a network.
 
-On the slice the step takes as many chips as divide the classes, 5 of 8 for ten classes. Each has
-its share of the classes: their synthetic images with momentum and, drawn from the training set that
-every chip has whole, their real images. Network training shares every batch. The network and its
+On the slice the step takes the mesh that it takes by itself: along the classes as many chips as
+there are classes for, the others along the real images of a class. Each has its share of the
+classes, filled up to equally many: their synthetic images with momentum and, drawn from the
+training set that every chip has whole, their real images. Network training shares every batch. The network and its
 initialisation are on all.
 """
 
@@ -65,7 +66,7 @@ from jax.sharding import NamedSharding
 from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets, workdir
 from fairdd_jax.config import Config
-from fairdd_jax.sharding import REPLICATED, SPLIT
+from fairdd_jax.sharding import REPLICATED, SPLIT, num_slots
 from fairdd_jax.step import State, Step
 from fairdd_jax.training_set import TrainingSet, training_set
 
@@ -176,12 +177,13 @@ def abstract_step(
     dataset = measure.generated(**(shapes | {"num_train": few}), num_test=shapes["classes"])
     step = Step(config, dataset, streamed=streamed)
     images = (dataset.num_classes, config.ipc, *dataset.image_shape)
+    filled = (num_slots(dataset.num_classes, step.mesh), *images[1:])
 
     def arguments(key: jax.Array, images: jax.Array) -> tuple[State, TrainingSet, jax.Array]:
         return step.init(key, images), training_set(dataset, step.mesh), key
 
     def placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        sharding = NamedSharding(step.mesh, SPLIT if leaf.shape == images else REPLICATED)
+        sharding = NamedSharding(step.mesh, SPLIT if leaf.shape == filled else REPLICATED)
         full = tuple(shapes["num_train"] if length == few else length for length in leaf.shape)
         return jax.ShapeDtypeStruct(full, leaf.dtype, sharding=sharding)
 
