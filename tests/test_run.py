@@ -360,6 +360,7 @@ def test_the_modes_of_the_demo_differ_in_their_own_parts_alone(monkeypatch, caps
         (["--config", "demo", "--interpolation", "corners"], "with --factor 1"),
         ([*HEAD_RUN, "--ipc", "9"], "ipc 9 is more than the"),
         ([*HEAD_RUN, "--model", "ConvNetD9"], "choose a shallower network"),
+        ([*HEAD_RUN, "--factor", "33"], "--factor 33 cuts images of 32x32 pixels into crops"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else None,
 )
