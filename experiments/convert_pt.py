@@ -30,6 +30,10 @@ def run(arguments: list[str], console: Console) -> int:
     command = command_line.read_command(rest, description=__doc__, needs_preset=False)
     if command is None:
         return 0
+    if command.options.workdir is not None:
+        raise ConfigError(
+            "--workdir means nothing here: OUT.npz is all that is written; leave it out"
+        )
     source, target = map(Path, places)
     if target.suffix != ".npz":
         raise ConfigError(f"the second file is written and ends in .npz, got {target}")

@@ -15,7 +15,7 @@ from fairdd_jax.estimate import console as estimate_console
 from fairdd_jax.presets import flat
 
 # Options that only the program that distils has a use for.
-_OF_A_RUN = ("distributed", "profile", "resume", "tensorboard")
+_OF_A_RUN = ("checkpoint_every", "checkpoints", "distributed", "profile", "resume", "tensorboard")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,13 +186,14 @@ def read_command(
     (3, ['--ipc', '3'])
     """
     options, rest = read_options(arguments)
+    typed = {argument.partition("=")[0] for argument in arguments}
+    for name in _OF_A_RUN:
+        if f"--{name}" in typed and not needs_preset:
+            raise ConfigError(f"--{name} is for experiments/run.py; leave it out")
     for name in ("checkpoint_every", "checkpoints"):
         if (value := getattr(options, name)) < 1:
             raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")
     estimate_console.check_options(options, is_run=needs_preset)
-    for name in _OF_A_RUN:
-        if getattr(options, name) and not needs_preset:
-            raise ConfigError(f"--{name} is for experiments/run.py; leave it out")
     if options.list:
         for name, line in presets.names().items():
             print(f"{name:16} {line}")
@@ -221,10 +222,10 @@ def read_command(
             )
     if config.data.name not in data.names():
         raise unknown_name("data set", config.data.name, data.names())
-    typed = {argument.partition("=")[0] for argument in rest}
+    values = flat(dataclasses.asdict(config))
     for field, why in configuration.unread(config).items():
         # Switching off what is not on does no harm.
-        if f"--{field}" in typed and getattr(config, field) not in (0, augment.NONE):
+        if f"--{field}" in typed and values[field] not in (None, 0, augment.NONE):
             raise ConfigError(f"--{field} changes nothing here: {why}; leave it out")
     return Command(options, fields, rest, config)
 

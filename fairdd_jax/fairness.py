@@ -44,7 +44,11 @@ Fairness = Literal[
 
 
 def normalised(weights: jax.Array) -> jax.Array:
-    """Weights divided by their sum; all zero if it is 0."""
+    """Weights divided by their sum; all zero if it is 0.
+
+    >>> normalised(jnp.array([3.0, 0.0, 1.0])).tolist(), normalised(jnp.zeros(2)).tolist()
+    ([0.75, 0.0, 0.25], [0.0, 0.0])
+    """
     return weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
 
 

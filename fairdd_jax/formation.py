@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairdd_jax.errors import unknown_name
+from fairdd_jax.errors import ConfigError, unknown_name
 
 Interpolation = Literal["half_pixel", "corners"]
 
@@ -44,7 +44,7 @@ def decode(
       ``[f**2 I, H, W, C]``: the crop (0, 0) of all images, then (0, 1), and so on by rows.
 
     Raises:
-      ConfigError: an unknown interpolation.
+      ConfigError: an unknown interpolation, or a factor larger than a side.
 
     >>> coded = jnp.arange(4.0).reshape(1, 2, 2, 1)
     >>> decode(coded, factor=2)[..., 0].tolist()[1]
@@ -55,6 +55,7 @@ def decode(
     if factor == 1:
         return images
     count, *sides, channels = images.shape
+    check_factor(factor, *sides)
     if interpolation == "half_pixel":
         padded = (count, *(side + -side % factor for side in sides), channels)
         grey = jnp.broadcast_to(jnp.asarray(fill, images.dtype), padded)
@@ -68,6 +69,25 @@ def decode(
     )
     decoded = jnp.einsum("ri,sj,npiqjc->pqnrsc", rows, columns, crops, precision=_PRECISION)
     return decoded.reshape(factor**2 * count, *sides, channels)
+
+
+def check_factor(factor: int, *sides: int) -> None:
+    """See that every crop has a pixel.
+
+    Args:
+      factor: crops along each side.
+      sides: of an image, in pixels.
+
+    Raises:
+      ConfigError: there are more crops than pixels along a side.
+
+    >>> check_factor(2, 32, 2)
+    """
+    if factor > min(sides):
+        raise ConfigError(
+            f"--factor {factor} cuts images of {'x'.join(map(str, sides))} pixels into crops of "
+            f"less than a pixel; choose 1 to {min(sides)}"
+        )
 
 
 def interpolation_matrix(source: int, target: int, *, interpolation: str) -> np.ndarray:
@@ -95,12 +115,16 @@ def mix(images: np.ndarray, *, factor: int) -> np.ndarray:
     Returns:
       ``[I, H, W, C]``; the first crops of a side that is no multiple are a pixel larger.
 
+    Raises:
+      ConfigError: a factor larger than a side.
+
     Reference: the initialisation ``mix`` of IDC's code, which takes the nearest pixel.
 
     >>> mix(np.arange(4).reshape(4, 1, 1, 1, 1).repeat(2, 2).repeat(2, 3), factor=2)[0, ..., 0]
     array([[0, 1],
            [2, 3]])
     """
+    check_factor(factor, *images.shape[2:4])
     result = np.empty(images.shape[1:], images.dtype)
     rows, columns = (np.array_split(np.arange(side), factor) for side in images.shape[2:4])
     crops = ((row, column) for row in rows for column in columns)

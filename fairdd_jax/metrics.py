@@ -118,9 +118,9 @@ def fairness_report(
     cell_counts, predicted_counts = count(labels, groups), count(predictions, groups)
     cell_accuracy = _rates(correct, cell_counts, empty)
     cell_precision = _rates(correct, predicted_counts, empty)
-    gap_per_class = _gaps(cell_accuracy)
+    gap_per_class = gaps(cell_accuracy)
     deo_max, deo_mean = _max_and_mean(gap_per_class)
-    sufficiency_max, sufficiency_mean = _max_and_mean(_gaps(cell_precision))
+    sufficiency_max, sufficiency_mean = _max_and_mean(gaps(cell_precision))
     return FairnessReport(
         accuracy=float(right.mean()),
         deo_max=float(deo_max),
@@ -136,6 +136,24 @@ def fairness_report(
         empty_cells=tuple((int(y), int(g)) for y, g in np.argwhere(cell_counts == 0)),
         empty=empty,
     )
+
+
+def gaps(rates: Rates) -> Rates:
+    """Largest difference between the rates of the groups, max_g - min_g.
+
+    Args:
+        rates: [..., G] fractions in [0, 1], NaN where there is none.
+
+    Returns:
+        [...]; NaN where NaNs leave fewer than two rates.
+
+    >>> gaps(np.array([[0.75, 0.25, np.nan], [0.5, np.nan, np.nan]])).tolist()
+    [0.5, nan]
+    """
+    known = ~np.isnan(rates)
+    highest = np.max(rates, -1, where=known, initial=0.0)
+    lowest = np.min(rates, -1, where=known, initial=1.0)
+    return np.where(known.all(-1) | (known.sum(-1) > 1), highest - lowest, np.nan)
 
 
 def deo_floor(
@@ -167,11 +185,11 @@ def deo_floor(
         raise ConfigError(f"got {permutations} permutations; pass at least 1")
     generator = np.random.default_rng(seed)
     right = np.rint(np.nansum(report.cell_accuracy * report.cell_counts, 1)).astype(int)
-    gaps = np.empty((permutations, len(right)))
+    by_chance = np.empty((permutations, len(right)))
     for y, counts in enumerate(report.cell_counts):
         draws = generator.multivariate_hypergeometric(counts, right[y], permutations)
-        gaps[:, y] = _gaps(_rates(draws, counts, report.empty))
-    deo_max, deo_mean = _max_and_mean(gaps)
+        by_chance[:, y] = gaps(_rates(draws, counts, report.empty))
+    deo_max, deo_mean = _max_and_mean(by_chance)
     return float(deo_max.mean()), float(deo_mean.mean())
 
 
@@ -193,14 +211,6 @@ def _rates(correct: Counts, counts: Counts, empty: Empty) -> Rates:
     """[..., G] correct / counts, and NaN or 0 where there is nothing to count."""
     rates = correct / np.maximum(counts, 1)
     return rates if empty == "official" else np.where(counts > 0, rates, np.nan)
-
-
-def _gaps(rates: Rates) -> Rates:
-    """[...] largest difference over the last axis; NaN if NaNs leave fewer than two rates."""
-    known = ~np.isnan(rates)
-    highest = np.max(rates, -1, where=known, initial=0.0)
-    lowest = np.min(rates, -1, where=known, initial=1.0)
-    return np.where(known.all(-1) | (known.sum(-1) > 1), highest - lowest, np.nan)
 
 
 def _max_and_mean(gaps: Rates) -> tuple[Rates, Rates]:

@@ -190,6 +190,13 @@ def unread(config: Config) -> dict[str, str]:
     between = config.outer_loops > 1 and (config.inner_epochs or config.inner_real)
     if not (config.warmup_epochs or config.warmup_real or between):
         found |= dict.fromkeys(_OF_TRAINING, "the network that is matched with is not trained")
+    full_steps = config.evaluate.full_steps
+    if "full" not in baselines(config.evaluate):
+        why = "--evaluate.baselines does not name full"
+        found |= dict.fromkeys(("evaluate.full_epochs", "evaluate.full_steps"), why)
+    elif full_steps is not None:
+        why = f"--evaluate.full_steps {full_steps} stands in their place, null would not"
+        found["evaluate.full_epochs"] = why
     return found
 
 

@@ -36,8 +36,10 @@ def initial_images(
       factor: crops along each side of an image, see `fairdd_jax.formation`.
 
     Raises:
-      ConfigError: a class has too few images, or an unknown ``init``.
+      ConfigError: a class has too few images, the factor is larger than an image's side, or an
+        unknown ``init``.
     """
+    formation.check_factor(factor, *dataset.image_shape[:2])
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if init == "noise":
         shape = (dataset.num_classes, ipc, *dataset.image_shape)

@@ -301,11 +301,18 @@ def test_what_nothing_reads():
         "inner_real": {"outer_loops": 2},
         "lr_net": {"warmup_real": 1},
         "cutmix": {"outer_loops": 2, "inner_epochs": 1},
+        "evaluate.full_steps": {"evaluate.baselines": "full"},
+        "evaluate.full_epochs": {"evaluate.baselines": "random,full"},
     }
-    alone = configuration.unread(make({"data.name": "demo"}))
+    demo = {"data.name": "demo", "evaluate.baselines": "random"}
+    alone = configuration.unread(make(demo))
     for field, other in of.items():
         assert field in alone
-        assert field not in configuration.unread(make({"data.name": "demo"} | other))
+        assert field not in configuration.unread(make(demo | other))
+    for steps in (0, 5):
+        instead = {"evaluate.baselines": "full", "evaluate.full_steps": steps}
+        found = configuration.unread(make(demo | instead))
+        assert f"--evaluate.full_steps {steps} stands in" in found["evaluate.full_epochs"]
     assert "per_cell" not in alone
     assert "per_cell" in configuration.unread(preset("dm", sampling="proportional"))
     warm = make({"data.name": "demo", "warmup_epochs": 1, "inner_real": 9, "inner_epochs": 0})

@@ -74,6 +74,14 @@ def test_links_lead_somewhere(page):
         assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
+@pytest.mark.parametrize("page", PAGES, ids=of_page)
+def test_bounds_of_packages_are_in_pyproject_alone(page):
+    bounds = re.findall(r'"[\w-]+>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert len(bounds) > 20
+    for bound in bounds:
+        assert not re.search(rf"\b{re.escape(bound)}\s+(on|or\s+(newer|later))\b", page.read_text())
+
+
 def blocks(page):
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 

@@ -83,3 +83,19 @@ def test_mix_takes_the_nearest_pixels_and_decode_shows_every_image():
 def test_unknown_interpolation():
     with pytest.raises(ConfigError, match="did you mean 'corners'"):
         formation.decode(jnp.zeros((1, 4, 4, 1)), factor=2, interpolation="corner")
+
+
+@pytest.mark.parametrize("interpolation", ["half_pixel", "corners"])
+def test_a_crop_has_a_pixel(interpolation):
+    """As many crops along the shorter side as it has pixels show one each, and no more are cut."""
+    images = normal(1, 5, 3, 1)
+    decoded = formation.decode(jnp.asarray(images), factor=3, interpolation=interpolation)
+    assert decoded.shape == (9, 5, 3, 1)
+    np.testing.assert_allclose(decoded[0, 0, :, 0], images[0, 0, 0, 0])
+    parts = normal(9, 1, 5, 3, 1)
+    assert formation.mix(parts, factor=3)[0, 0, :, 0].tolist() == parts[:3, 0, 0, 0, 0].tolist()
+    message = "--factor 4 cuts images of 5x3 pixels into crops of less than a pixel; choose 1 to 3"
+    with pytest.raises(ConfigError, match=message):
+        formation.decode(jnp.asarray(images), factor=4, interpolation=interpolation)
+    with pytest.raises(ConfigError, match=message):
+        formation.mix(normal(16, 1, 5, 3, 1), factor=4)

@@ -248,6 +248,13 @@ def test_images_that_start_as_several_show_them(init):
             assert (shown >= np.minimum(available, 4 // dataset.num_groups)).all()
 
 
+@pytest.mark.parametrize("init", ["real", "mix", "balanced", "noise"])
+def test_more_crops_than_pixels_are_refused_before_anything_is_done(init):
+    Run(settings(ipc=1, factor=SIDE), toy())
+    with pytest.raises(ConfigError, match=f"--factor 9 cuts .* pixel; choose 1 to {SIDE}"):
+        Run(settings(ipc=1, factor=SIDE + 1, init=init), toy())
+
+
 def test_a_run_of_coded_images(tmp_path):
     changes = {"method": "idc", "factor": 2, "init": "mix", "ipc": 1, "evaluate.networks": 1}
     changes |= {"evaluate.epochs": 1, "evaluate.baselines": "none", "distance": "kernel_mse"}

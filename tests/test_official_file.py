@@ -47,6 +47,7 @@ def test_arguments(capsys, tmp_path):
     refused(capsys, 2, "--config NAME or --data.name NAME is missing", "x.pt", "x.npz")
     refused(capsys, 2, "--experiment", "x.pt", "x.npz", *FAIRDD, "--experiment", "first")
     refused(capsys, 2, "is written and ends in .npz, got y.pt", "x.pt", "y.pt", *FAIRDD)
+    refused(capsys, 2, "--workdir means nothing here", "x.pt", "x.npz", *FAIRDD, "--workdir", "y")
     assert main(["--help"]) == 0
     assert "convert_pt.py FILE.pt OUT.npz" in capsys.readouterr().out
 

@@ -288,8 +288,12 @@ def module_file(tmp_path, monkeypatch):
         "def adapted(num_classes):\n"
         "    return models.Adapter(nn.Dense(6), num_classes, features='output')\n"
         "number = 3\n"
+        "class Bare(nn.Module):\n"
+        "    pass\n"
     )
     (tmp_path / "broken.py").write_text("import no_such_package\n")
+    (tmp_path / "unfinished.py").write_text("def net(:\n")
+    (tmp_path / "unnamed.py").write_text("class Net(nn.Module):\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield
     sys.modules.pop("mynets", None)
@@ -312,9 +316,11 @@ def test_a_network_is_imported():
     ("name", "message"),
     [
         ("mynets:Nett", "unknown function of mynets 'Nett'; did you mean 'Net'"),
-        ("mynets:number", "unknown function of mynets 'number'; Valid: Net, adapted"),
+        ("mynets:number", "unknown function of mynets 'number'; Valid: Bare, Net, adapted"),
         ("nomodule:Net", "network nomodule:Net: No module named 'nomodule'; install it, or put"),
         ("broken:Net", "network broken:Net: No module named 'no_such_package'; install it"),
+        ("unfinished:net", "unfinished:net: importing unfinished fails: SyntaxError: .*; mend"),
+        ("unnamed:Net", "importing unnamed fails: NameError: name 'nn' is not defined; mend the"),
         (":Net", "unknown network ':Net'"),
         ("mynets:", "unknown network 'mynets:'"),
     ],
@@ -322,6 +328,14 @@ def test_a_network_is_imported():
 def test_what_cannot_be_imported_is_refused(name, message):
     with pytest.raises(ConfigError, match=message):
         models.check_name(name)
+
+
+@pytest.mark.usefixtures("module_file")
+def test_a_factory_that_takes_no_number_of_classes_is_refused():
+    message = "network mynets:Bare: its factory fails on 2 classes: TypeError: .*; give a function"
+    with pytest.raises(ConfigError, match=message) as caught:
+        fairdd_jax.distill(toy(), model="mynets:Bare", **QUICK)
+    assert "\n" not in str(caught.value)
 
 
 # What is refused

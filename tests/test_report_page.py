@@ -208,6 +208,12 @@ def test_gaps_of_many_classes_are_the_largest_ones():
     np.testing.assert_allclose([bar.get_height() for bar in axes.patches], 100 * gaps[largest])
 
 
+def test_a_class_with_one_group_has_no_bar():
+    cells = [[0.9, 0.5, None], [None, 0.25, None], [None, None, None]]
+    run = record(classes=("cat", "dog", "cow"), evaluations=[scores(cells)], analysis=None)
+    np.testing.assert_allclose(plots.gap_per_class(run), [0.4, 0, 0])
+
+
 def test_kinds_have_a_colour_and_a_shape_of_their_own():
     assert len({plots.style(index) for index in range(64)}) == 64
 

@@ -274,6 +274,8 @@ def test_what_the_program_refuses(folder, capsys, tmp_path):
     refused(capsys, 2, "classes '0', '1', cmnist_fg has '0', '1', '2', ", str(plain), *options)
     refused(capsys, 2, "--resume is for experiments/run.py", where, "--resume", "auto")
     refused(capsys, 2, "--tensorboard is for experiments/run.py", where, "--tensorboard")
+    for option in ("--checkpoint_every", "--checkpoints"):
+        refused(capsys, 2, f"{option} is for experiments/run.py", where, option, "100")
     shutil.copytree(folder, tmp_path / "both" / "fairdd")
     shutil.copytree(folder, tmp_path / "both" / "vanilla")
     refused(capsys, 3, "runs that have one: fairdd, vanilla; pass one", str(tmp_path / "both"))

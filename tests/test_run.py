@@ -358,8 +358,14 @@ def test_the_modes_of_the_demo_differ_in_their_own_parts_alone(monkeypatch, caps
         (["--config", "demo", "--lr_net", "0.1"], "is not trained"),
         (["--config", "demo", "--pool", "9"], "without --representatives"),
         (["--config", "demo", "--interpolation", "corners"], "with --factor 1"),
+        (["--config", "demo", "--evaluate.full_epochs", "20"], "--evaluate.full_steps 0 stands in"),
+        (
+            ["--config", "demo", "--evaluate.full_steps=9", "--evaluate.baselines", "random"],
+            "--evaluate.full_steps changes nothing here: --evaluate.baselines does not name full",
+        ),
         ([*HEAD_RUN, "--ipc", "9"], "ipc 9 is more than the"),
         ([*HEAD_RUN, "--model", "ConvNetD9"], "choose a shallower network"),
+        ([*HEAD_RUN, "--factor", "33"], "--factor 33 cuts images of 32x32 pixels into crops"),
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else None,
 )

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from trials import SCORES, Result, Trial, collect, percent, read_options, spread, write_tables
 
+from fairdd_jax import metrics
+
 STEPS = 100
 FG, BG = "cmnist_fg_dm", "cmnist_bg_dm"
 ARCHS = ("ConvNet", "AlexNet", "VGG11", "ResNet18")
@@ -194,7 +196,7 @@ def scores_of(row: Row, result: Result) -> dict[str, float]:
         np.asarray(table)[:, : -row.without]
         for table in (scores["cell_accuracy"], result["test_cell_counts"])
     )
-    gaps = rates.max(1) - rates.min(1)
+    gaps = metrics.gaps(rates)
     accuracy = (rates * counts).sum() / counts.sum()
     return dict(zip(SCORES, map(float, (accuracy, gaps.max(), gaps.mean())), strict=True))
 

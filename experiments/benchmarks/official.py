@@ -44,7 +44,7 @@ from fairdd_jax.train import labelled
 from fairdd_jax.training_set import training_set
 from fairdd_jax.workdir import write_json
 
-OUT = Path(__file__).parents[1] / "results" / "benchmarks" / "official.json"
+OUT = measure.RESULTS / "official.json"
 CASES = ("dm_vanilla", "dm_fairdd", "dc_vanilla", "dc_fairdd", "epoch")
 # Evaluation networks that are trained in one call, besides one alone.
 NETWORKS = 2

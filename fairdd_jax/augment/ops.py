@@ -188,7 +188,11 @@ def flip(images: jax.Array, *, randf: Scalar, probability: float = FLIP_PROBABIL
 
 
 def whole_pixels(length: int, ratio: float) -> int:
-    """A fraction of a side in whole pixels, halves rounded up."""
+    """A fraction of a side in whole pixels, halves rounded up.
+
+    >>> whole_pixels(28, 0.125), whole_pixels(32, 0.125)
+    (4, 4)
+    """
     return int(length * ratio + 0.5)
 
 

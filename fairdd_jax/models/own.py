@@ -110,15 +110,26 @@ def _masked_statistics(mask: jax.Array | None) -> AbstractContextManager[Any]:
     return nn.intercept_methods(intercept)
 
 
+def _told(error: Exception) -> str:
+    """An error of the user's own code, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def adapted(name: str, factory: Factory, features: Features | None = None) -> Factory:
     """The factory of a user as one that gives an `Adapter`.
 
     Raises, when called:
-      ConfigError: the factory gives no linen module.
+      ConfigError: the factory fails, or gives no linen module.
     """
 
     def make(num_classes: int) -> nn.Module:
-        module = factory(num_classes)
+        try:
+            module = factory(num_classes)
+        except Exception as error:
+            raise ConfigError(
+                f"network {name}: its factory fails on {num_classes} classes: {_told(error)}; "
+                "give a function of that number, or a module with the field num_classes"
+            ) from error
         if not isinstance(module, nn.Module):
             raise ConfigError(
                 f"network {name}: its factory gave {type(module).__name__}; it must give a "
@@ -133,7 +144,7 @@ def imported(name: str) -> Factory:
     """The factory that ``package.module:factory`` names.
 
     Raises:
-      ConfigError: there is no such module, or no such function in it.
+      ConfigError: there is no such module, its own code fails, or it has no such function.
     """
     path, _, attribute = name.partition(":")
     try:
@@ -141,6 +152,10 @@ def imported(name: str) -> Factory:
     except ImportError as error:
         raise ConfigError(
             f"network {name}: {error}; install it, or put its folder on PYTHONPATH"
+        ) from error
+    except Exception as error:
+        raise ConfigError(
+            f"network {name}: importing {path} fails: {_told(error)}; mend the module"
         ) from error
     factory = getattr(module, attribute, None)
     if not callable(factory):
@@ -164,7 +179,7 @@ def check(name: str, network: Adapter, *, num_classes: int, image_shape: tuple[i
     except ConfigError as error:
         raise ConfigError(f"network {name} {error}") from None
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = _told(error)
         advice = "; nothing may be random here, leave dropout out" if "rng" in text.lower() else ""
         size = "x".join(map(str, image_shape))
         raise ConfigError(f"network {name} fails on images of {size}: {text}{advice}") from error

@@ -66,6 +66,9 @@ def names() -> tuple[str, ...]:
     """The official names, ViTs as in the paper, and what was registered.
 
     A ConvNet's suffixes may also be combined, as in ``ConvNetD4W64GN``.
+
+    >>> "ResNet18BN" in names(), "ConvNetD4W64GN" in names()
+    (True, False)
     """
     convnets = [name for mode in "WDAPN" for name in _MODES[mode]]
     vits = ("ViT1", "ViT2", "ViT3")
@@ -192,6 +195,8 @@ def check_name(name: str) -> None:
 
     Raises:
       ConfigError: there is none.
+
+    >>> check_name("ConvNetD4W64GN")
     """
     _factory(name)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
+from fairdd_jax import metrics
 from fairdd_jax.report.grids import grid
 from fairdd_jax.report.record import Record
 
@@ -127,10 +128,7 @@ def gap_per_class(record: Record) -> np.ndarray | None:
     if record.scores is None:
         return None
     rates = np.array(record.scores["cell_accuracy"], float)  # None becomes NaN
-    known = ~np.isnan(rates)
-    highest = np.max(rates, 1, where=known, initial=0.0)
-    lowest = np.min(rates, 1, where=known, initial=1.0)
-    return np.where(known.sum(1) > 1, highest - lowest, 0.0)
+    return np.nan_to_num(metrics.gaps(rates))
 
 
 @_literal
