@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def run(arguments: list[str], console: Console) -> int:
             runs[config.fairness] = distil_and_score(config, dataset, folder, console, {}, options)
     results = {name: this.results() for name, this in runs.items()}
     console.print(terminal.score_table(comparison.score_rows(results)))
-    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(console, f"written to {folder}")
     return 0
 
 
@@ -91,15 +90,13 @@ def _dry_run(
         terminal.load(command, Console(quiet=True))
     load_seconds = started + time.perf_counter() - began
 
-    def say(lines: Iterable[str]) -> None:
-        for line in lines:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    say(estimate_console.plan(configs, dataset, folder))
+    for line in estimate_console.plan(configs, dataset, folder):
+        terminal.say(console, line)
     found = estimate(configs, dataset, load_seconds=load_seconds, minutes=options.minutes)
     if found.seconds:
         console.print(estimate_console.table(found))
-    say(estimate_console.verdict(found, estimate_console.without_options(arguments)))
+    for line in estimate_console.verdict(found, estimate_console.without_options(arguments)):
+        terminal.say(console, line)
     if options.dry_run:
         workdir.write_json(Path(options.dry_run), estimate_console.as_dict(found))
     return 0
@@ -185,7 +182,7 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
     log = folder / "metrics.jsonl"
 
     def on_note(note: str) -> None:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        terminal.say(console, f"note: {note}")
 
     with (
         contextlib.ExitStack() as stack,
