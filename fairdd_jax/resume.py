@@ -40,7 +40,7 @@ class Keeper:
       resume: whether to go on from the newest checkpoint; else those that are there are removed.
       every: updates between two checkpoints, which are made at the next line of the log.
       keep: checkpoints that stay: the last ones, and the one whose evaluation on the way showed
-        the highest accuracy in the worst (class, group) cell.
+        the first architecture's highest accuracy in the worst (class, group) cell.
       on_note: told what a person should know, in one line.
 
     Raises:
@@ -111,8 +111,9 @@ class Keeper:
         """
         assert progress.state is not None
         update = progress.update
-        scored = run.evaluations and run.evaluations[-1]["step"] == run.step
-        score = run.evaluations[-1]["worst_group_accuracy"]["mean"] if scored else None
+        # The first architecture's scores, as a report has them.
+        scores = next((scores for scores in run.evaluations if scores["step"] == run.step), None)
+        score = scores and scores["worst_group_accuracy"]["mean"]
         is_best = score is not None and score > self._best.get("score", -1.0)
         due = now or is_best or update // self.every > self._last // self.every
         if update == self._last or not (due or update == self.config.updates):
