@@ -146,15 +146,10 @@ def distil_and_score(
     """
     this = Run(config, dataset)
     workdir.prepare(folder)
-    resume = options.resume == "auto"
     if options.resume is None:
         refuse_unfinished(folder)
-    saved = saved_results(folder) if resume else {}
+    saved = saved_results(folder) if options.resume == "auto" else {}
     hosts.any_of(False)  # all have read before the first writes
-    if not resume:
-        for name in outputs.OF_THE_WHOLE:
-            workdir.remove(folder / name)
-    outputs.save_config(this, folder)
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
         _distil(this, folder, console, options, f"distil {title}")
@@ -208,6 +203,11 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
 
         def on_start(lines: list[dict[str, Any]]) -> None:
             nonlocal done
+            # Not before: until here a wrong option leaves what an earlier run has written.
+            if options.resume != "auto":
+                for name in outputs.OF_THE_WHOLE:
+                    workdir.remove(folder / name)
+            outputs.save_config(this, folder)
             workdir.write_lines(log, lines)
             if lines:
                 done = lines[-1]["update"]

@@ -37,14 +37,12 @@ class Keeper:
     Args:
       folder: the output folder of the run.
       config: its configuration.
-      resume: whether to go on from the newest checkpoint; else those that are there are removed.
+      resume: whether to go on from the newest checkpoint; else those that are there are removed
+        once the run begins.
       every: updates between two checkpoints, which are made at the next line of the log.
       keep: checkpoints that stay: the last ones, and the one whose evaluation on the way showed
         the first architecture's highest accuracy in the worst (class, group) cell.
       on_note: told what a person should know, in one line.
-
-    Raises:
-      WorkdirError: the folder cannot be written.
     """
 
     def __init__(
@@ -60,15 +58,17 @@ class Keeper:
         self.folder = Path(folder) / FOLDER
         self.config = config
         self.every = every
+        self._resume = resume
+        self._keep = keep
         self._on_note = on_note
-        if not resume:
-            remove(folder)
-        self._checkpoints = Checkpoints(self.folder, keep=keep)
+        self._checkpoints: Checkpoints | None = None  # the folder is left alone until `restore`
         self._last = 0
         self._best: dict[str, Any] = {}
 
     def restore(self, start: LoopState, run: "Run") -> LoopState | None:
         """The state to go on from, None to begin with the first; the run is as it was then.
+
+        Called before anything is saved, when all that a run may be refused for has been looked at.
 
         Args:
           start: the state before the first update, for its shapes and devices.
@@ -77,7 +77,11 @@ class Keeper:
 
         Raises:
           ConfigError: the checkpoints are of another configuration, or of other data.
+          WorkdirError: the folder cannot be written.
         """
+        if not self._resume:
+            _remove(self.folder)
+        self._checkpoints = Checkpoints(self.folder, keep=self._keep)
         cells = _cells(run)
 
         def check(record: Record) -> None:
@@ -110,6 +114,7 @@ class Keeper:
           WorkdirError: it, or the one before, cannot be written.
         """
         assert progress.state is not None
+        assert self._checkpoints is not None
         update = progress.update
         # The first architecture's scores, as a report has them.
         scores = next((scores for scores in run.evaluations if scores["step"] == run.step), None)
@@ -140,7 +145,8 @@ class Keeper:
         Raises:
           WorkdirError: it cannot be.
         """
-        self._checkpoints.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
 
     def __enter__(self) -> "Keeper":
         return self
@@ -182,13 +188,7 @@ def _cells(run: "Run") -> list[Any]:
     return cells
 
 
-def remove(folder: str | Path) -> None:
-    """Remove all checkpoints of an output folder.
-
-    Raises:
-      WorkdirError: they cannot be removed.
-    """
-    checkpoints = Path(folder) / FOLDER
+def _remove(checkpoints: Path) -> None:
     if hosts.is_first() and checkpoints.exists():
         with workdir.explained(checkpoints):
             shutil.rmtree(checkpoints)

@@ -253,10 +253,14 @@ def test_starting_over_removes_and_refuses(tmp_path):
     distilled(made(), tmp_path, stop=3)
     with pytest.raises(WorkdirError, match="add --resume auto to go on, --resume never to start"):
         resume.refuse_unfinished(tmp_path)
-    Keeper(tmp_path, made(), resume=False).close()
-    assert list((tmp_path / resume.FOLDER).iterdir()) == []
-    resume.refuse_unfinished(tmp_path)
-    run = distilled(made(), tmp_path)
+    kept: list[Path] = []
+    run = Run(made(), toy())
+    with Keeper(tmp_path, made(), resume=False) as keeper:
+        run.distill(
+            keeper=keeper,
+            on_start=lambda lines: kept.extend((tmp_path / resume.FOLDER).iterdir()),
+        )
+    assert kept == []
     run.evaluate()
     assert not run.complete
     run.baselines = {"random": {}, "full": {}}

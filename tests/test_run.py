@@ -68,6 +68,10 @@ def refused(capsys, code, message, *arguments):
     return printed.err
 
 
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -394,10 +398,10 @@ def test_4_a_run_that_was_stopped_is_not_lost(capsys, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Run, "evaluate", interrupt)
         assert script.main(arguments) == 130
-    before = lines_of(folder / "metrics.jsonl")
+    before, files = lines_of(folder / "metrics.jsonl"), files_of(folder)
     refused(capsys, 4, f"{folder} holds a run that was stopped after 2 updates; add", *arguments)
     refused(capsys, 2, "--ipc 1 there, 2 here", *arguments, "--resume", "auto", "--ipc", "2")
-    assert lines_of(folder / "metrics.jsonl") == before
+    assert files_of(folder) == files
     assert script.main([*arguments, "--resume", "auto"]) == 0
     assert lines_of(folder / "metrics.jsonl") == before
     results = json.loads((folder / "results.json").read_text())
@@ -412,6 +416,28 @@ def test_4_a_run_that_was_stopped_is_not_lost(capsys, tmp_path, monkeypatch):
         assert script.main([*arguments, "--resume", "never"]) == 130
     assert lines_of(folder / "metrics.jsonl") != before  # in its times
     assert not json.loads((folder / "results.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--mesh class=11", "--mesh class=11 does not fit"),
+        ("--config cmnist_fg_cafe --model MLP", "cafe matches the layers of a network and MLP"),
+        ("--stream always --warmup_real 9", "--warmup_real trains on real images"),
+        ("--stream always --representatives 1", "representative images are chosen from"),
+        ("--tensorboard", "TensorBoard needs a package"),
+    ],
+)
+def test_2_what_is_refused_leaves_what_is_there(
+    head, capsys, tmp_path, monkeypatch, arguments, message
+):
+    """A finished run with its checkpoints, though it is to be started over."""
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    folder = shutil.copytree(head.folder, tmp_path / "run")
+    before = files_of(folder)
+    again = *HEAD_RUN, "--workdir", str(folder), "--resume", "never"
+    refused(capsys, 2, message, *again, *arguments.split())
+    assert files_of(folder) == before
 
 
 def test_3_missing_data_names_the_three_ways(capsys, tmp_path):
@@ -471,6 +497,7 @@ def test_4_what_the_system_refuses(capsys, monkeypatch, number, hint):
         assert hint in message
     folder = Path("runs/cmnist_fg_dm_fairdd_ipc1_seed0")
     assert {path.name for path in folder.rglob("*")} <= {
+        "checkpoints",
         "images",
         ".lock",
     }  # no file, whole or half
