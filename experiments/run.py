@@ -34,7 +34,7 @@ from fairdd_jax.estimate import console as estimate_console
 from fairdd_jax.estimate import estimate
 from fairdd_jax.interrupts import Terminated
 from fairdd_jax.loop import Progress
-from fairdd_jax.resume import Keeper, refuse_unfinished, saved_results, take_scores
+from fairdd_jax.resume import Keeper, refuse_overwriting, saved_results, take_scores
 from fairdd_jax.run import Run
 
 
@@ -54,16 +54,17 @@ def run(arguments: list[str], console: Console) -> int:
         return 0
     config, options = command.config, command.options
     is_demo = options.config == "demo"
-    folder = Path(options.workdir or f"runs/{'demo' if is_demo else _name(config)}")
+    folder = Path(options.workdir or f"runs/{_name(command)}")
+    configs = _side_by_side(command, folder) if is_demo else {folder: config}
     if options.dry_run is not None:
-        configs = _side_by_side(command) if is_demo else {config.fairness: config}
-        return _dry_run(command, list(configs.values()), arguments, folder, console)
+        return _dry_run(command, configs, arguments, folder, console)
     workdir.prepare(folder)
     with workdir.locked(folder):
+        _refuse_overwriting(configs, options.resume)
         dataset = terminal.load(command, console)
         runs: dict[str, Run] = {}
         if is_demo:
-            runs = _compare(command, dataset, folder, console)
+            runs = _compare(configs, dataset, folder, console, options)
         else:
             runs[config.fairness] = distil_and_score(config, dataset, folder, console, {}, options)
     results = {name: this.results() for name, this in runs.items()}
@@ -74,15 +75,14 @@ def run(arguments: list[str], console: Console) -> int:
 
 def _dry_run(
     command: command_line.Command,
-    configs: list[Config],
+    runs: dict[Path, Config],
     arguments: list[str],
     folder: Path,
     console: Console,
 ) -> int:
     """Say what would be done and what it would take; writes the file that is asked for, if any."""
-    options = command.options
-    if options.resume is None:
-        refuse_unfinished(folder)
+    options, configs = command.options, list(runs.values())
+    _refuse_overwriting(runs, options.resume)
     started, began = time.process_time(), time.perf_counter()  # importing kept one core busy
     dataset = terminal.load(command, console)
     if isinstance(dataset.train.images, np.memmap):  # by now decoded, which the run will not do
@@ -102,34 +102,48 @@ def _dry_run(
     return 0
 
 
-def _side_by_side(command: command_line.Command) -> dict[str, Config]:
-    """Vanilla and the chosen fairness mode."""
+def _side_by_side(command: command_line.Command, folder: Path) -> dict[Path, Config]:
+    """Vanilla and the chosen fairness mode, each in a folder of its own."""
     return {
         # What a mode decides, such as its distance, is decided for each.
-        mode: configuration.from_arguments(command.fields, [*command.rest, f"--fairness={mode}"])
+        folder / mode: configuration.from_arguments(
+            command.fields, [*command.rest, f"--fairness={mode}"]
+        )
         for mode in dict.fromkeys(["vanilla", command.config.fairness])
     }
 
 
 def _compare(
-    command: command_line.Command, dataset: Dataset, folder: Path, console: Console
+    configs: dict[Path, Config],
+    dataset: Dataset,
+    folder: Path,
+    console: Console,
+    options: Namespace,
 ) -> dict[str, Run]:
-    """Both modes, each in a folder of its own, and how they compare."""
+    """All modes, and how they compare."""
     runs: dict[str, Run] = {}
     baselines: dict[str, dict[str, Any]] = {}
-    for mode, config in _side_by_side(command).items():
-        runs[mode] = distil_and_score(
-            config, dataset, folder / mode, console, baselines, command.options
-        )
-        baselines = runs[mode].baselines
+    for place, config in configs.items():
+        this = distil_and_score(config, dataset, place, console, baselines, options)
+        runs[config.fairness], baselines = this, this.baselines
     if hosts.is_first():
         outputs.save_comparison([report.read(folder / mode, name=mode) for mode in runs], folder)
     return runs
 
 
-def _name(config: Config) -> str:
+def _name(command: command_line.Command) -> str:
     """Folder of a run unless the user names one: what is most often varied."""
-    return f"{config.data.name}_{config.method}_{config.fairness}_ipc{config.ipc}_seed{config.seed}"
+    config, options = command.config, command.options
+    name = f"{config.data.name}_{config.method}_{config.fairness}_ipc{config.ipc}_seed{config.seed}"
+    parts = ["demo" if options.config == "demo" else name, options.recipe]
+    return "_".join(filter(None, [*parts, "quick" if options.quick else None]))
+
+
+def _refuse_overwriting(configs: dict[Path, Config], resume: str | None) -> None:
+    """Of several runs, before the first."""
+    for folder, config in configs.items():
+        if resume != "never":
+            refuse_overwriting(folder, config, resume=resume == "auto")
 
 
 def distil_and_score(
@@ -146,8 +160,6 @@ def distil_and_score(
     """
     this = Run(config, dataset)
     workdir.prepare(folder)
-    if options.resume is None:
-        refuse_unfinished(folder)
     saved = saved_results(folder) if options.resume == "auto" else {}
     hosts.any_of(False)  # all have read before the first writes
     title = f"{config.data.name} {config.method} {config.fairness}"

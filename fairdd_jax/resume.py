@@ -1,8 +1,11 @@
-"""What a run needs to go on after it was stopped, however: when it is kept, and when it fits."""
+"""What a run needs to go on after it was stopped, however: when it is kept, and when it fits.
+
+And what keeps another run, stopped or finished, from being lost to one in the same folder.
+"""
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,9 @@ EVERY = 100
 KEEP = 3
 # A run goes on with other devices. But a line of the log is begun with its own length.
 _MAY_DIFFER = SURROUNDINGS - {"log_every"}
+_INSTEAD = "choose another --workdir, or --resume never to start over"
+# Settings that are named where runs differ in more.
+_MOST_NAMED = 4
 
 
 class Keeper:
@@ -155,18 +161,12 @@ class Keeper:
         self.close()
 
     def _check(self, record: Record, cells: list[Any]) -> None:
-        there, here = flat(completed(record["config"])), flat(self.config.as_json())
-        differences = [
-            f"--{name} {there.get(name)} there, {here.get(name)} here"
-            for name in sorted(there.keys() | here.keys())
-            if there.get(name) != here.get(name) and name not in _MAY_DIFFER
-        ]
+        differences = _differences(record["config"], self.config, _MAY_DIFFER)
         if not differences and record["cells"] != cells:
-            differences = ["other numbers of training images"]
+            differences = "other numbers of training images"
         if differences:
             raise ConfigError(
-                f"the checkpoints in {self.folder} are of another run: {'; '.join(differences)}; "
-                "choose another --workdir, or --resume never to start over"
+                f"the checkpoints in {self.folder} are of another run: {differences}; {_INSTEAD}"
             )
         versions = environment.versions()
         if record["versions"] != versions:
@@ -183,6 +183,18 @@ class Keeper:
         )
 
 
+def _differences(config: dict[str, Any], here: Config, may_differ: Set[str]) -> str:
+    """What tells the run of a file's configuration from one here, empty if nothing does."""
+    there, own = flat(completed(config)), flat(here.as_json())
+    found = [
+        f"--{name} {there.get(name)} there, {own.get(name)} here"
+        for name in sorted((there.keys() | own.keys()) - may_differ)
+        if there.get(name) != own.get(name)
+    ]
+    more = [f"and {len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []
+    return "; ".join(found[:_MOST_NAMED] + more)
+
+
 def _cells(run: "Run") -> list[Any]:
     cells: list[Any] = run.matched.cell_counts(run.matched.train).tolist()
     return cells
@@ -195,14 +207,30 @@ def _remove(checkpoints: Path) -> None:
     hosts.any_of(False)  # none goes on before they are gone
 
 
-def refuse_unfinished(folder: Path) -> None:
-    """See that starting over loses nothing.
+def refuse_overwriting(folder: Path, config: Config, *, resume: bool = False) -> None:
+    """See that a run loses nothing of one that is in its folder.
+
+    Args:
+      folder: the output folder.
+      config: of the run that is to write to it.
+      resume: whether it goes on from the checkpoints, of which `Keeper` sees that they are its own.
 
     Raises:
-      WorkdirError: the folder has checkpoints of a run that has not come to its end.
+      WorkdirError: the folder has the results of a finished run with other settings, or checkpoints
+        of one that has not come to its end and is not to be gone on with.
     """
+    results = saved_results(folder)
+    if results.get("complete"):
+        if differences := _differences(results["config"], config, SURROUNDINGS):
+            there = flat(results["config"])
+            name = " ".join(str(there.get(part)) for part in ("data.name", "method", "fairness"))
+            raise WorkdirError(
+                f"{folder} holds a finished run, {name}, of other settings: {differences}; "
+                f"{_INSTEAD}"
+            )
+        return
     updates = [int(path.name) for path in (folder / FOLDER).glob("*") if path.name.isdigit()]
-    if updates and not saved_results(folder).get("complete"):
+    if updates and not resume:
         raise WorkdirError(
             f"{folder} holds a run that was stopped after {max(updates)} updates; add --resume "
             "auto to go on, --resume never to start over, or choose another --workdir"
@@ -212,9 +240,10 @@ def refuse_unfinished(folder: Path) -> None:
 def saved_results(folder: Path) -> dict[str, Any]:
     """The content of results.json, empty if there is none or it is damaged."""
     try:
-        return workdir.read_json(folder / "results.json")
+        results = workdir.read_json(folder / "results.json")
     except DataError:
         return {}
+    return results if isinstance(results.get("config"), dict) else {}
 
 
 def take_scores(run: "Run", results: dict[str, Any]) -> None:

@@ -22,7 +22,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fairdd_jax import comparison, data, load_distilled, outputs, presets, report, workdir
+from fairdd_jax import (
+    command_line,
+    comparison,
+    data,
+    load_distilled,
+    outputs,
+    presets,
+    report,
+    workdir,
+)
 from fairdd_jax import console as terminal
 from fairdd_jax.config import make
 from fairdd_jax.data import idx
@@ -440,6 +449,39 @@ def test_2_what_is_refused_leaves_what_is_there(
     assert files_of(folder) == before
 
 
+@pytest.mark.parametrize("options", [[], ["--resume", "auto"], ["--dry_run"]], ids=" ".join)
+def test_4_a_finished_run_of_other_settings_is_not_lost(head, capsys, options):
+    before = files_of(head.folder)
+    message = "finished run, cmnist_fg dm fairdd, of other settings: --seed 3 there, 4 here"
+    refused(capsys, 4, message, *HEAD_RUN, "--workdir", str(head.folder), "--seed", "4", *options)
+    assert files_of(head.folder) == before
+
+
+@pytest.mark.parametrize("options", [[], ["--dry_run"]], ids=" ".join)
+def test_4_a_stopped_demo_is_not_lost_however_far_it_came(capsys, tmp_path, monkeypatch, options):
+    """The second of its runs is looked at before the first begins."""
+    (tmp_path / "demo" / "fairdd" / "checkpoints" / "7").mkdir(parents=True)
+    monkeypatch.setattr(script, "distil_and_score", pytest.fail)
+    monkeypatch.setattr(data, "load", pytest.fail)
+    message = f"{tmp_path}/demo/fairdd holds a run that was stopped after 7 updates"
+    workdir_option = "--workdir", str(tmp_path / "demo")
+    refused(capsys, 4, message, "--config", "demo", *workdir_option, *options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("--config demo", "demo"),
+        ("--config demo --quick", "demo_quick"),
+        ("--config cmnist_fg_dm --ipc 5", "cmnist_fg_dm_fairdd_ipc5_seed0"),
+        ("--config cmnist_fg_dm --recipe mosaic", "cmnist_fg_dm_fairdd_ipc10_seed0_mosaic"),
+    ],
+)
+def test_a_recipe_and_a_quick_look_have_folders_of_their_own(arguments, name):
+    command = command_line.read_command(arguments.split(), description=None)
+    assert script._name(command) == name
+
+
 def test_3_missing_data_names_the_three_ways(capsys, tmp_path):
     for data_dir in ([], ["--data_dir", str(tmp_path)], ["--data_dir", str(tmp_path / "none")]):
         message = refused(capsys, 3, "mnist not found", "--config", "cmnist_fg_dm", *data_dir)
@@ -495,7 +537,7 @@ def test_4_what_the_system_refuses(capsys, monkeypatch, number, hint):
             message = refused(capsys, 4, "cannot write runs/cmnist_fg_dm", *HEAD_RUN, "--steps=0")
         assert os.strerror(number) in message
         assert hint in message
-    folder = Path("runs/cmnist_fg_dm_fairdd_ipc1_seed0")
+    folder = Path("runs/cmnist_fg_dm_fairdd_ipc1_seed0_quick")
     assert {path.name for path in folder.rglob("*")} <= {
         "checkpoints",
         "images",
