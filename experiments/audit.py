@@ -48,7 +48,7 @@ def run(arguments: list[str], console: Console) -> int:
         console.print(audit_report.table(found, split, title))
     lines = [f"warning: {finding.message}" for finding in found.findings]
     for line in [*lines, f"written to {folder}"]:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        terminal.say(console, line)
     return 0
 
 

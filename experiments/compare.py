@@ -34,7 +34,7 @@ def run(arguments: list[str], console: Console) -> int:
     folder = workdir.prepare(options.workdir)
     rows = outputs.save_comparison(records, folder)
     console.print(terminal.score_table(rows))
-    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(console, f"written to {folder}")
     return 0
 
 

@@ -45,7 +45,7 @@ def run(arguments: list[str], console: Console) -> int:
     distilled.save(target)
     several = f", experiment {chosen} of {len(saved)}" if len(saved) > 1 else ""
     line = f"{len(distilled.images)} images of {len(dataset.classes)} classes{several}, written to"
-    console.print(f"{line} {target}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(console, f"{line} {target}")
     return 0
 
 

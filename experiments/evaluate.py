@@ -47,7 +47,7 @@ def run(arguments: list[str], console: Console) -> int:
             results = this.results(advance)
         workdir.write_json(folder / "evaluation.json", {"set": places[0]} | results)
     console.print(terminal.score_table(comparison.score_rows({"the set": results})))
-    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(console, f"written to {folder}")
     return 0
 
 

@@ -33,7 +33,7 @@ def run(arguments: list[str], console: Console) -> int:
     distilled = load_distilled(source)
     distilled.export(folder)
     line = f"{len(distilled.images)} images of {len(distilled.class_names)} classes, written to"
-    console.print(f"{line} {folder}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(console, f"{line} {folder}")
     return 0
 
 

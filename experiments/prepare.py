@@ -42,7 +42,7 @@ def run(arguments: list[str], console: Console) -> int:
             f"{config.name} needs no preparing: its files are read as they are. Valid: "
             f"{', '.join([*FOLDERS, 'images'])}"
         )
-    console.print(f"written to {copy}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(console, f"written to {copy}")
     return 0
 
 

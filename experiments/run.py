@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from fairdd_jax.estimate import console as estimate_console
 from fairdd_jax.estimate import estimate
 from fairdd_jax.interrupts import Terminated
 from fairdd_jax.loop import Progress
-from fairdd_jax.resume import Keeper, refuse_unfinished, saved_results, take_scores
+from fairdd_jax.resume import Keeper, refuse_overwriting, saved_results, take_scores
 from fairdd_jax.run import Run
 
 
@@ -55,35 +54,35 @@ def run(arguments: list[str], console: Console) -> int:
         return 0
     config, options = command.config, command.options
     is_demo = options.config == "demo"
-    folder = Path(options.workdir or f"runs/{'demo' if is_demo else _name(config)}")
+    folder = Path(options.workdir or f"runs/{_name(command)}")
+    configs = _side_by_side(command, folder) if is_demo else {folder: config}
     if options.dry_run is not None:
-        configs = _side_by_side(command) if is_demo else {config.fairness: config}
-        return _dry_run(command, list(configs.values()), arguments, folder, console)
+        return _dry_run(command, configs, arguments, folder, console)
     workdir.prepare(folder)
     with workdir.locked(folder):
+        _refuse_overwriting(configs, options.resume)
         dataset = terminal.load(command, console)
         runs: dict[str, Run] = {}
         if is_demo:
-            runs = _compare(command, dataset, folder, console)
+            runs = _compare(configs, dataset, folder, console, options)
         else:
             runs[config.fairness] = distil_and_score(config, dataset, folder, console, {}, options)
     results = {name: this.results() for name, this in runs.items()}
     console.print(terminal.score_table(comparison.score_rows(results)))
-    console.print(f"written to {folder}", highlight=False, markup=False, soft_wrap=True)
+    terminal.say(console, f"written to {folder}")
     return 0
 
 
 def _dry_run(
     command: command_line.Command,
-    configs: list[Config],
+    runs: dict[Path, Config],
     arguments: list[str],
     folder: Path,
     console: Console,
 ) -> int:
     """Say what would be done and what it would take; writes the file that is asked for, if any."""
-    options = command.options
-    if options.resume is None:
-        refuse_unfinished(folder)
+    options, configs = command.options, list(runs.values())
+    _refuse_overwriting(runs, options.resume)
     started, began = time.process_time(), time.perf_counter()  # importing kept one core busy
     dataset = terminal.load(command, console)
     if isinstance(dataset.train.images, np.memmap):  # by now decoded, which the run will not do
@@ -91,48 +90,60 @@ def _dry_run(
         terminal.load(command, Console(quiet=True))
     load_seconds = started + time.perf_counter() - began
 
-    def say(lines: Iterable[str]) -> None:
-        for line in lines:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    say(estimate_console.plan(configs, dataset, folder))
+    for line in estimate_console.plan(configs, dataset, folder):
+        terminal.say(console, line)
     found = estimate(configs, dataset, load_seconds=load_seconds, minutes=options.minutes)
     if found.seconds:
         console.print(estimate_console.table(found))
-    say(estimate_console.verdict(found, estimate_console.without_options(arguments)))
+    for line in estimate_console.verdict(found, estimate_console.without_options(arguments)):
+        terminal.say(console, line)
     if options.dry_run:
         workdir.write_json(Path(options.dry_run), estimate_console.as_dict(found))
     return 0
 
 
-def _side_by_side(command: command_line.Command) -> dict[str, Config]:
-    """Vanilla and the chosen fairness mode."""
+def _side_by_side(command: command_line.Command, folder: Path) -> dict[Path, Config]:
+    """Vanilla and the chosen fairness mode, each in a folder of its own."""
     return {
         # What a mode decides, such as its distance, is decided for each.
-        mode: configuration.from_arguments(command.fields, [*command.rest, f"--fairness={mode}"])
+        folder / mode: configuration.from_arguments(
+            command.fields, [*command.rest, f"--fairness={mode}"]
+        )
         for mode in dict.fromkeys(["vanilla", command.config.fairness])
     }
 
 
 def _compare(
-    command: command_line.Command, dataset: Dataset, folder: Path, console: Console
+    configs: dict[Path, Config],
+    dataset: Dataset,
+    folder: Path,
+    console: Console,
+    options: Namespace,
 ) -> dict[str, Run]:
-    """Both modes, each in a folder of its own, and how they compare."""
+    """All modes, and how they compare."""
     runs: dict[str, Run] = {}
     baselines: dict[str, dict[str, Any]] = {}
-    for mode, config in _side_by_side(command).items():
-        runs[mode] = distil_and_score(
-            config, dataset, folder / mode, console, baselines, command.options
-        )
-        baselines = runs[mode].baselines
+    for place, config in configs.items():
+        this = distil_and_score(config, dataset, place, console, baselines, options)
+        runs[config.fairness], baselines = this, this.baselines
     if hosts.is_first():
         outputs.save_comparison([report.read(folder / mode, name=mode) for mode in runs], folder)
     return runs
 
 
-def _name(config: Config) -> str:
+def _name(command: command_line.Command) -> str:
     """Folder of a run unless the user names one: what is most often varied."""
-    return f"{config.data.name}_{config.method}_{config.fairness}_ipc{config.ipc}_seed{config.seed}"
+    config, options = command.config, command.options
+    name = f"{config.data.name}_{config.method}_{config.fairness}_ipc{config.ipc}_seed{config.seed}"
+    parts = ["demo" if options.config == "demo" else name, options.recipe]
+    return "_".join(filter(None, [*parts, "quick" if options.quick else None]))
+
+
+def _refuse_overwriting(configs: dict[Path, Config], resume: str | None) -> None:
+    """Of several runs, before the first."""
+    for folder, config in configs.items():
+        if resume != "never":
+            refuse_overwriting(folder, config, resume=resume == "auto")
 
 
 def distil_and_score(
@@ -149,15 +160,8 @@ def distil_and_score(
     """
     this = Run(config, dataset)
     workdir.prepare(folder)
-    resume = options.resume == "auto"
-    if options.resume is None:
-        refuse_unfinished(folder)
-    saved = saved_results(folder) if resume else {}
+    saved = saved_results(folder) if options.resume == "auto" else {}
     hosts.any_of(False)  # all have read before the first writes
-    if not resume:
-        for name in outputs.OF_THE_WHOLE:
-            workdir.remove(folder / name)
-    outputs.save_config(this, folder)
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
         _distil(this, folder, console, options, f"distil {title}")
@@ -185,7 +189,7 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
     log = folder / "metrics.jsonl"
 
     def on_note(note: str) -> None:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        terminal.say(console, f"note: {note}")
 
     with (
         contextlib.ExitStack() as stack,
@@ -211,6 +215,11 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
 
         def on_start(lines: list[dict[str, Any]]) -> None:
             nonlocal done
+            # Not before: until here a wrong option leaves what an earlier run has written.
+            if options.resume != "auto":
+                for name in outputs.OF_THE_WHOLE:
+                    workdir.remove(folder / name)
+            outputs.save_config(this, folder)
             workdir.write_lines(log, lines)
             if lines:
                 done = lines[-1]["update"]

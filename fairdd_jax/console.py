@@ -27,12 +27,17 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
     try:
         return program(arguments, Console(width=None if sys.stdout.isatty() else _WIDTH))
     except FairDDError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"error: {error}", markup=False)
+        say(Console(stderr=True), f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return interrupts.INTERRUPTED
     except interrupts.Terminated:
         return interrupts.TERMINATED
+
+
+def say(console: Console, text: str) -> None:
+    """Print a line as it is: names in it are no markup, and none is broken in two."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def load(command: Command, console: Console) -> Dataset:
@@ -46,7 +51,7 @@ def load(command: Command, console: Console) -> Dataset:
             on_decoded=advance,
         )
     for note in dataset.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"note: {note}")
     return dataset
 
 

@@ -96,8 +96,9 @@ def run_updates(
       key: random key; equal keys give equal images, bit for bit on one machine's CPU. (On a GPU
         that takes the flag --xla_gpu_deterministic_ops=true.)
       images: where the synthetic images start, as `fairdd_jax.start.initial_images` gives them.
-      restore: given the state before the first update, returns the one to go on from instead, of
-        which it may keep nothing but shapes and devices; or None.
+      restore: given the state before the first update, when all that the configuration may be
+        refused for has been looked at, returns the one to go on from instead, of which it may keep
+        nothing but shapes and devices; or None.
       stopped: asked after every compiled call; if it says so, the updates end there with a
         `Progress` that is no line.
       on_compiled: told of every compiled program before it runs.

@@ -1,8 +1,11 @@
-"""What a run needs to go on after it was stopped, however: when it is kept, and when it fits."""
+"""What a run needs to go on after it was stopped, however: when it is kept, and when it fits.
+
+And what keeps another run, stopped or finished, from being lost to one in the same folder.
+"""
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +29,9 @@ EVERY = 100
 KEEP = 3
 # A run goes on with other devices. But a line of the log is begun with its own length.
 _MAY_DIFFER = SURROUNDINGS - {"log_every"}
+_INSTEAD = "choose another --workdir, or --resume never to start over"
+# Settings that are named where runs differ in more.
+_MOST_NAMED = 4
 
 
 class Keeper:
@@ -37,14 +43,12 @@ class Keeper:
     Args:
       folder: the output folder of the run.
       config: its configuration.
-      resume: whether to go on from the newest checkpoint; else those that are there are removed.
+      resume: whether to go on from the newest checkpoint; else those that are there are removed
+        once the run begins.
       every: updates between two checkpoints, which are made at the next line of the log.
       keep: checkpoints that stay: the last ones, and the one whose evaluation on the way showed
-        the highest accuracy in the worst (class, group) cell.
+        the first architecture's highest accuracy in the worst (class, group) cell.
       on_note: told what a person should know, in one line.
-
-    Raises:
-      WorkdirError: the folder cannot be written.
     """
 
     def __init__(
@@ -60,15 +64,17 @@ class Keeper:
         self.folder = Path(folder) / FOLDER
         self.config = config
         self.every = every
+        self._resume = resume
+        self._keep = keep
         self._on_note = on_note
-        if not resume:
-            remove(folder)
-        self._checkpoints = Checkpoints(self.folder, keep=keep)
+        self._checkpoints: Checkpoints | None = None  # the folder is left alone until `restore`
         self._last = 0
         self._best: dict[str, Any] = {}
 
     def restore(self, start: LoopState, run: "Run") -> LoopState | None:
         """The state to go on from, None to begin with the first; the run is as it was then.
+
+        Called before anything is saved, when all that a run may be refused for has been looked at.
 
         Args:
           start: the state before the first update, for its shapes and devices.
@@ -77,7 +83,11 @@ class Keeper:
 
         Raises:
           ConfigError: the checkpoints are of another configuration, or of other data.
+          WorkdirError: the folder cannot be written.
         """
+        if not self._resume:
+            _remove(self.folder)
+        self._checkpoints = Checkpoints(self.folder, keep=self._keep)
         cells = _cells(run)
 
         def check(record: Record) -> None:
@@ -110,9 +120,11 @@ class Keeper:
           WorkdirError: it, or the one before, cannot be written.
         """
         assert progress.state is not None
+        assert self._checkpoints is not None
         update = progress.update
-        scored = run.evaluations and run.evaluations[-1]["step"] == run.step
-        score = run.evaluations[-1]["worst_group_accuracy"]["mean"] if scored else None
+        # The first architecture's scores, as a report has them.
+        scores = next((scores for scores in run.evaluations if scores["step"] == run.step), None)
+        score = scores and scores["worst_group_accuracy"]["mean"]
         is_best = score is not None and score > self._best.get("score", -1.0)
         due = now or is_best or update // self.every > self._last // self.every
         if update == self._last or not (due or update == self.config.updates):
@@ -139,7 +151,8 @@ class Keeper:
         Raises:
           WorkdirError: it cannot be.
         """
-        self._checkpoints.close()
+        if self._checkpoints is not None:
+            self._checkpoints.close()
 
     def __enter__(self) -> "Keeper":
         return self
@@ -148,18 +161,12 @@ class Keeper:
         self.close()
 
     def _check(self, record: Record, cells: list[Any]) -> None:
-        there, here = flat(completed(record["config"])), flat(self.config.as_json())
-        differences = [
-            f"--{name} {there.get(name)} there, {here.get(name)} here"
-            for name in sorted(there.keys() | here.keys())
-            if there.get(name) != here.get(name) and name not in _MAY_DIFFER
-        ]
+        differences = _differences(record["config"], self.config, _MAY_DIFFER)
         if not differences and record["cells"] != cells:
-            differences = ["other numbers of training images"]
+            differences = "other numbers of training images"
         if differences:
             raise ConfigError(
-                f"the checkpoints in {self.folder} are of another run: {'; '.join(differences)}; "
-                "choose another --workdir, or --resume never to start over"
+                f"the checkpoints in {self.folder} are of another run: {differences}; {_INSTEAD}"
             )
         versions = environment.versions()
         if record["versions"] != versions:
@@ -176,32 +183,54 @@ class Keeper:
         )
 
 
+def _differences(config: dict[str, Any], here: Config, may_differ: Set[str]) -> str:
+    """What tells the run of a file's configuration from one here, empty if nothing does."""
+    there, own = flat(completed(config)), flat(here.as_json())
+    found = [
+        f"--{name} {there.get(name)} there, {own.get(name)} here"
+        for name in sorted((there.keys() | own.keys()) - may_differ)
+        if there.get(name) != own.get(name)
+    ]
+    more = [f"and {len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []
+    return "; ".join(found[:_MOST_NAMED] + more)
+
+
 def _cells(run: "Run") -> list[Any]:
     cells: list[Any] = run.matched.cell_counts(run.matched.train).tolist()
     return cells
 
 
-def remove(folder: str | Path) -> None:
-    """Remove all checkpoints of an output folder.
-
-    Raises:
-      WorkdirError: they cannot be removed.
-    """
-    checkpoints = Path(folder) / FOLDER
+def _remove(checkpoints: Path) -> None:
     if hosts.is_first() and checkpoints.exists():
         with workdir.explained(checkpoints):
             shutil.rmtree(checkpoints)
     hosts.any_of(False)  # none goes on before they are gone
 
 
-def refuse_unfinished(folder: Path) -> None:
-    """See that starting over loses nothing.
+def refuse_overwriting(folder: Path, config: Config, *, resume: bool = False) -> None:
+    """See that a run loses nothing of one that is in its folder.
+
+    Args:
+      folder: the output folder.
+      config: of the run that is to write to it.
+      resume: whether it goes on from the checkpoints, of which `Keeper` sees that they are its own.
 
     Raises:
-      WorkdirError: the folder has checkpoints of a run that has not come to its end.
+      WorkdirError: the folder has the results of a finished run with other settings, or checkpoints
+        of one that has not come to its end and is not to be gone on with.
     """
+    results = saved_results(folder)
+    if results.get("complete"):
+        if differences := _differences(results["config"], config, SURROUNDINGS):
+            there = flat(results["config"])
+            name = " ".join(str(there.get(part)) for part in ("data.name", "method", "fairness"))
+            raise WorkdirError(
+                f"{folder} holds a finished run, {name}, of other settings: {differences}; "
+                f"{_INSTEAD}"
+            )
+        return
     updates = [int(path.name) for path in (folder / FOLDER).glob("*") if path.name.isdigit()]
-    if updates and not saved_results(folder).get("complete"):
+    if updates and not resume:
         raise WorkdirError(
             f"{folder} holds a run that was stopped after {max(updates)} updates; add --resume "
             "auto to go on, --resume never to start over, or choose another --workdir"
@@ -211,9 +240,10 @@ def refuse_unfinished(folder: Path) -> None:
 def saved_results(folder: Path) -> dict[str, Any]:
     """The content of results.json, empty if there is none or it is damaged."""
     try:
-        return workdir.read_json(folder / "results.json")
+        results = workdir.read_json(folder / "results.json")
     except DataError:
         return {}
+    return results if isinstance(results.get("config"), dict) else {}
 
 
 def take_scores(run: "Run", results: dict[str, Any]) -> None:

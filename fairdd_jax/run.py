@@ -93,7 +93,8 @@ class Run:
         Args:
           on_progress: called at every line of the log.
           keeper: keeps checkpoints, and gives one back to go on from.
-          on_start: called with the lines of the log that there are before the first update.
+          on_start: called with the lines of the log that there are before the first update, when
+            nothing is left that could be refused.
 
         Raises:
           ConfigError: it has been done already, or the checkpoints are of another run.

@@ -150,13 +150,13 @@ def test_a_checkpoint_is_made_at_the_line_after_it_is_due(tmp_path):
 
 
 def test_the_best_stays(tmp_path, monkeypatch):
-    """By the worst cell of the evaluations on the way, the second of five."""
+    """By the worst cell of the first network that an evaluation on the way has: second of five."""
     config = made(steps=12, log_every=2, **{"evaluate.every": 2})
     scores = iter([0.1, 0.9, 0.3, None, 0.2])
 
     def evaluate(run):
-        mean = next(scores)
-        run.evaluations.append({"step": run.step, "worst_group_accuracy": {"mean": mean}})
+        for mean in next(scores), 0.5 + run.step / 100:
+            run.evaluations.append({"step": run.step, "worst_group_accuracy": {"mean": mean}})
 
     monkeypatch.setattr(Run, "evaluate", evaluate)
     run = Run(config, toy())
@@ -252,25 +252,60 @@ def test_a_non_finite_loss_leaves_the_last_good_state(tmp_path):
 def test_starting_over_removes_and_refuses(tmp_path):
     distilled(made(), tmp_path, stop=3)
     with pytest.raises(WorkdirError, match="add --resume auto to go on, --resume never to start"):
-        resume.refuse_unfinished(tmp_path)
-    Keeper(tmp_path, made(), resume=False).close()
-    assert list((tmp_path / resume.FOLDER).iterdir()) == []
-    resume.refuse_unfinished(tmp_path)
-    run = distilled(made(), tmp_path)
+        resume.refuse_overwriting(tmp_path, made())
+    resume.refuse_overwriting(tmp_path, made(), resume=True)
+    kept: list[Path] = []
+    run = Run(made(), toy())
+    with Keeper(tmp_path, made(), resume=False) as keeper:
+        run.distill(
+            keeper=keeper,
+            on_start=lambda lines: kept.extend((tmp_path / resume.FOLDER).iterdir()),
+        )
+    assert kept == []
     run.evaluate()
     assert not run.complete
     run.baselines = {"random": {}, "full": {}}
     assert run.complete
     run.save(tmp_path)
-    resume.refuse_unfinished(tmp_path)
+    resume.refuse_overwriting(tmp_path, made())
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"complete": false}', "\x00"])
+@pytest.mark.parametrize("going_on", [False, True])
+def test_a_finished_run_of_other_settings_is_refused(tmp_path, going_on):
+    """As far as they decide what it computes; those that came since count as they were."""
+    content = {"complete": True, "config": made().as_json()}
+    del content["config"]["average_img"]
+
+    def refuse(**changes):
+        (tmp_path / "results.json").write_text(json.dumps(content))
+        config = made(average_img=0.0, **changes)
+        resume.refuse_overwriting(tmp_path, config, resume=going_on)
+
+    refuse()
+    refuse(chunk=7, block=2, log_every=3, stream="always")
+    name = f"{tmp_path} holds a finished run, toy dm fairdd, of other settings: "
+    instead = "choose another --workdir, or --resume never to start over"
+    with pytest.raises(WorkdirError) as caught:
+        refuse(fairness="vanilla", **{"evaluate.epochs": 2})
+    differences = "--evaluate.epochs 1 there, 2 here; --fairness fairdd there, vanilla here"
+    assert str(caught.value) == f"{name}{differences}; {instead}"
+    with pytest.raises(WorkdirError) as caught:
+        refuse(steps=1, seed=2, per_cell=3, lr_img=0.5, init="noise", momentum_img=0.1)
+    assert str(caught.value).count(" there, ") == 4
+    assert str(caught.value).endswith(f" here; and 2 more; {instead}")
+    content["complete"] = False
+    refuse(seed=2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"complete": false}', '{"complete": true}', '{"complete": 1, "config": 3}', "\x00"],
+)
 def test_results_that_are_no_results_are_of_no_finished_run(tmp_path, text):
     (tmp_path / resume.FOLDER / "7").mkdir(parents=True)
     (tmp_path / "results.json").write_text(text)
     with pytest.raises(WorkdirError, match="stopped after 7 updates"):
-        resume.refuse_unfinished(tmp_path)
+        resume.refuse_overwriting(tmp_path, made())
 
 
 @pytest.mark.slow

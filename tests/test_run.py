@@ -22,7 +22,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from fairdd_jax import comparison, data, load_distilled, outputs, presets, report, workdir
+from fairdd_jax import (
+    command_line,
+    comparison,
+    data,
+    load_distilled,
+    outputs,
+    presets,
+    report,
+    workdir,
+)
 from fairdd_jax import console as terminal
 from fairdd_jax.config import make
 from fairdd_jax.data import idx
@@ -66,6 +75,10 @@ def refused(capsys, code, message, *arguments):
     assert printed.err.count("\n") == 1
     assert message in printed.err
     return printed.err
+
+
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def lines_of(path):
@@ -400,10 +413,10 @@ def test_4_a_run_that_was_stopped_is_not_lost(capsys, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Run, "evaluate", interrupt)
         assert script.main(arguments) == 130
-    before = lines_of(folder / "metrics.jsonl")
+    before, files = lines_of(folder / "metrics.jsonl"), files_of(folder)
     refused(capsys, 4, f"{folder} holds a run that was stopped after 2 updates; add", *arguments)
     refused(capsys, 2, "--ipc 1 there, 2 here", *arguments, "--resume", "auto", "--ipc", "2")
-    assert lines_of(folder / "metrics.jsonl") == before
+    assert files_of(folder) == files
     assert script.main([*arguments, "--resume", "auto"]) == 0
     assert lines_of(folder / "metrics.jsonl") == before
     results = json.loads((folder / "results.json").read_text())
@@ -418,6 +431,61 @@ def test_4_a_run_that_was_stopped_is_not_lost(capsys, tmp_path, monkeypatch):
         assert script.main([*arguments, "--resume", "never"]) == 130
     assert lines_of(folder / "metrics.jsonl") != before  # in its times
     assert not json.loads((folder / "results.json").read_text())["complete"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--mesh class=11", "--mesh class=11 does not fit"),
+        ("--config cmnist_fg_cafe --model MLP", "cafe matches the layers of a network and MLP"),
+        ("--stream always --warmup_real 9", "--warmup_real trains on real images"),
+        ("--stream always --representatives 1", "representative images are chosen from"),
+        ("--tensorboard", "TensorBoard needs a package"),
+    ],
+)
+def test_2_what_is_refused_leaves_what_is_there(
+    head, capsys, tmp_path, monkeypatch, arguments, message
+):
+    """A finished run with its checkpoints, though it is to be started over."""
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    folder = shutil.copytree(head.folder, tmp_path / "run")
+    before = files_of(folder)
+    again = *HEAD_RUN, "--workdir", str(folder), "--resume", "never"
+    refused(capsys, 2, message, *again, *arguments.split())
+    assert files_of(folder) == before
+
+
+@pytest.mark.parametrize("options", [[], ["--resume", "auto"], ["--dry_run"]], ids=" ".join)
+def test_4_a_finished_run_of_other_settings_is_not_lost(head, capsys, options):
+    before = files_of(head.folder)
+    message = "finished run, cmnist_fg dm fairdd, of other settings: --seed 3 there, 4 here"
+    refused(capsys, 4, message, *HEAD_RUN, "--workdir", str(head.folder), "--seed", "4", *options)
+    assert files_of(head.folder) == before
+
+
+@pytest.mark.parametrize("options", [[], ["--dry_run"]], ids=" ".join)
+def test_4_a_stopped_demo_is_not_lost_however_far_it_came(capsys, tmp_path, monkeypatch, options):
+    """The second of its runs is looked at before the first begins."""
+    (tmp_path / "demo" / "fairdd" / "checkpoints" / "7").mkdir(parents=True)
+    monkeypatch.setattr(script, "distil_and_score", pytest.fail)
+    monkeypatch.setattr(data, "load", pytest.fail)
+    message = f"{tmp_path}/demo/fairdd holds a run that was stopped after 7 updates"
+    workdir_option = "--workdir", str(tmp_path / "demo")
+    refused(capsys, 4, message, "--config", "demo", *workdir_option, *options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("--config demo", "demo"),
+        ("--config demo --quick", "demo_quick"),
+        ("--config cmnist_fg_dm --ipc 5", "cmnist_fg_dm_fairdd_ipc5_seed0"),
+        ("--config cmnist_fg_dm --recipe mosaic", "cmnist_fg_dm_fairdd_ipc10_seed0_mosaic"),
+    ],
+)
+def test_a_recipe_and_a_quick_look_have_folders_of_their_own(arguments, name):
+    command = command_line.read_command(arguments.split(), description=None)
+    assert script._name(command) == name
 
 
 def test_3_missing_data_names_the_three_ways(capsys, tmp_path):
@@ -475,8 +543,9 @@ def test_4_what_the_system_refuses(capsys, monkeypatch, number, hint):
             message = refused(capsys, 4, "cannot write runs/cmnist_fg_dm", *HEAD_RUN, "--steps=0")
         assert os.strerror(number) in message
         assert hint in message
-    folder = Path("runs/cmnist_fg_dm_fairdd_ipc1_seed0")
+    folder = Path("runs/cmnist_fg_dm_fairdd_ipc1_seed0_quick")
     assert {path.name for path in folder.rglob("*")} <= {
+        "checkpoints",
         "images",
         ".lock",
     }  # no file, whole or half

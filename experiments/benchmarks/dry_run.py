@@ -49,9 +49,10 @@ def compare(arguments: list[str]) -> dict[str, Any]:
     """A dry run, and then the run."""
     with tempfile.TemporaryDirectory() as folder:
         estimate = Path(folder) / "estimate.json"
-        dry_run_s = seconds([*arguments, "--dry_run", str(estimate)])
         out = Path(folder) / "run"
-        run_s = seconds([*arguments, "--workdir", str(out)])
+        arguments = [*arguments, "--workdir", str(out)]
+        dry_run_s = seconds([*arguments, "--dry_run", str(estimate)])
+        run_s = seconds(arguments)
         results = [json.loads(path.read_text()) for path in sorted(out.rglob("results.json"))]
         said = json.loads(estimate.read_text())
     return {
