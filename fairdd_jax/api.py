@@ -1,4 +1,4 @@
-"""The short way in: distil a data set, score the result, save it. The runner is a shell on this."""
+"""The short way in: distil a data set, score the result, save it."""
 
 import time
 from collections.abc import Callable
