@@ -142,7 +142,9 @@ def _table_path(data_dir: Path, table: str) -> Path:
     for path in (data_dir / table, Path(table)):
         if path.is_file():
             return path
-    raise DataError(f"the table {table} is neither in {data_dir} nor here; check --data.table")
+    raise DataError(
+        f"the table {table} is neither in {data_dir} nor here; pass its path: --data.table"
+    )
 
 
 def _occurring(attribute: Attribute) -> Attribute:
