@@ -36,7 +36,7 @@ class DistilledSet:
       class_names: name of each class.
       meta: configuration, versions and scores; no path, host, date or timing.
       images_coded: ``[M, H, W, C]`` float32, what was optimised if that is not `images_float` but
-        decodes to it (IDC); else None.
+        decodes to it (a factor above 1, see `fairdd_jax.formation`); else None.
     """
 
     images: np.ndarray
