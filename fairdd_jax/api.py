@@ -1,4 +1,4 @@
-"""The short way in: distil a data set, score the result, save it. The runner is a shell on this."""
+"""The short way in: distil a data set, score the result, save it."""
 
 import time
 from collections.abc import Callable
@@ -18,9 +18,9 @@ from fairdd_jax.run import Run
 def distill(
     dataset: str | Dataset,
     *,
-    ipc: int = 10,
-    method: str = "dm",
-    fairness: str = "fairdd",
+    ipc: int = Config.ipc,
+    method: str = Config.method,
+    fairness: str = Config.fairness,
     recipe: str | None = None,
     data_dir: str | Path | None = None,
     download: bool = False,
@@ -84,9 +84,9 @@ def distill(
 def dry_run(
     dataset: str | Dataset,
     *,
-    ipc: int = 10,
-    method: str = "dm",
-    fairness: str = "fairdd",
+    ipc: int = Config.ipc,
+    method: str = Config.method,
+    fairness: str = Config.fairness,
     recipe: str | None = None,
     data_dir: str | Path | None = None,
     download: bool = False,
@@ -118,6 +118,16 @@ def dry_run(
       ConfigError: a wrong name or value.
       DataError: missing or damaged data.
       NonFiniteLossError: the loss became NaN or infinite.
+
+    >>> import numpy as np
+    >>> from fairdd_jax.data import Dataset
+    >>> rng = np.random.default_rng(0)
+    >>> images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    >>> split = images, np.arange(40) % 2, np.arange(40) // 20
+    >>> few = {"steps": 9, "evaluate.networks": 1, "evaluate.baselines": "none"}
+    >>> found = dry_run(Dataset.from_arrays(split, split), ipc=1, model="MLP", **few)
+    >>> found.fits, found.seconds["distil"] > 0, found.peak_bytes > images.nbytes
+    (True, True, True)
     """
     config = _config(dataset, method, recipe, {"ipc": ipc, "fairness": fairness, **settings})
     began = time.perf_counter()

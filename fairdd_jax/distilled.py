@@ -36,7 +36,7 @@ class DistilledSet:
       class_names: name of each class.
       meta: configuration, versions and scores; no path, host, date or timing.
       images_coded: ``[M, H, W, C]`` float32, what was optimised if that is not `images_float` but
-        decodes to it (IDC); else None.
+        decodes to it (a factor above 1, see `fairdd_jax.formation`); else None.
     """
 
     images: np.ndarray
@@ -135,6 +135,16 @@ def load_distilled(path: str | Path) -> DistilledSet:
 
     Raises:
       DataError: there is none, or it is damaged.
+
+    >>> import tempfile
+    >>> space = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+    >>> black = np.full((2, 1, 4, 4, 3), -2.0)
+    >>> made = DistilledSet.of_classes(black, class_names=("cat", "dog"), meta={}, **space)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made.save(f"{folder}/distilled.npz")
+    ...     read = load_distilled(folder)
+    >>> read.images.shape, int(read.images.max()), read.labels.tolist(), read.class_names
+    ((2, 4, 4, 3), 0, [0, 1], ('cat', 'dog'))
     """
     path = Path(path)
     if path.is_dir():

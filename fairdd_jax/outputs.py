@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fairdd_jax import comparison, environment, hosts, report, workdir
+from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
@@ -30,13 +31,20 @@ def distilled(run: "Run") -> DistilledSet:
         class_names=run.dataset.classes,
         coded=run.images if run.config.factor > 1 else None,
         meta={
-            "config": dataclasses.asdict(run.config),
+            "config": _without_paths(run.config),
             "dataset": run.dataset.name,
             "step": run.step,
             "versions": environment.versions(),
             "evaluations": run.evaluations,
         },
     )
+
+
+def _without_paths(config: Config) -> dict[str, Any]:
+    """The configuration with the table of own images by its name, wherever it lies."""
+    table = config.data.table
+    named = dataclasses.replace(config.data, table=table and Path(table).name)
+    return dataclasses.asdict(dataclasses.replace(config, data=named))
 
 
 def results(run: "Run") -> dict[str, Any]:

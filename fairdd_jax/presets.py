@@ -45,9 +45,7 @@ def compose(name: str, *, recipe: str | None = None, quick: bool = False) -> dic
     if name not in names():
         raise unknown_name("config", name, names())
     source, _, method = ("demo", "", "dm") if name == "demo" else name.rpartition("_")
-    of_data = flat(table()["data"][source].get("settings", {}))
-    parts = compose_parts(method, data=source, recipe=recipe)
-    settings = {"data.name": source} | of_data | parts
+    settings = {"data.name": source} | compose_parts(method, data=source, recipe=recipe)
     settings |= flat(table()["demo"]) if name == "demo" else {}
     if quick:
         small = flat(table()["quick"]) | _shared(method, source, quick=True)
@@ -58,11 +56,11 @@ def compose(name: str, *, recipe: str | None = None, quick: bool = False) -> dic
 def compose_parts(
     method: str, *, data: str | None = None, recipe: str | None = None
 ) -> dict[str, Any]:
-    """The settings of a method.
+    """The settings of a method, on a data set where some depend on it.
 
     Args:
       method: a name of `fairdd_jax.methods.METHODS`.
-      data: name of a data set, which some settings depend on.
+      data: name of the data set.
       recipe: ``official`` or ``cobra``: every value of that program; ``mosaic``: ours.
 
     Raises:
@@ -70,8 +68,8 @@ def compose_parts(
     """
     method_named(method)
     entries = table()
-    settings = {"method": method} | flat(entries["methods"].get(method, {}))
-    settings |= _shared(method, data, quick=False)
+    settings = {"method": method} | flat(entries["data"].get(data, {}).get("settings", {}))
+    settings |= flat(entries["methods"].get(method, {})) | _shared(method, data, quick=False)
     if recipe is None:
         return settings
     if recipe not in entries["recipes"]:

@@ -38,6 +38,13 @@ def initial_images(
     Raises:
       ConfigError: a class has too few images, the factor is larger than an image's side, or an
         unknown ``init``.
+
+    >>> images = np.zeros((8, 4, 4, 3), np.uint8)
+    >>> split = images, [0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 0, 1, 1, 1]
+    >>> dataset = Dataset.from_arrays(split, split)
+    >>> start = initial_images(jax.random.key(0), dataset, ipc=2, init="balanced")
+    >>> start.images.shape, np.sort(start.groups).tolist()
+    ((2, 2, 4, 4, 3), [[0, 1], [0, 1]])
     """
     formation.check_factor(factor, *dataset.image_shape[:2])
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))

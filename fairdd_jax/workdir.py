@@ -1,6 +1,6 @@
 """Writing files so that none is ever half written, with one clear error when that fails.
 
-Of several processes that compute one run the first alone writes.
+Of several processes that compute one run the first alone writes, but with `put`.
 """
 
 import contextlib
@@ -76,22 +76,30 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
       WorkdirError: it cannot be written.
     """
-    if not hosts.is_first():
-        return
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+    if hosts.is_first():
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            put(path, content)
+
+
+def put(path: Path, content: bytes) -> None:
+    """What `write_atomically` does, in every process, into a folder that is there.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

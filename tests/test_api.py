@@ -1,6 +1,7 @@
 """The short way in: a run from arrays to scores and files, and that it repeats itself."""
 
 import dataclasses
+import inspect
 import json
 import subprocess
 import sys
@@ -14,10 +15,10 @@ from PIL import Image
 from test_loop import CLASSES, GROUPS, SIDE, toy
 
 import fairdd_jax
-from fairdd_jax import data, presets, seeds
+from fairdd_jax import api, data, presets, seeds
 from fairdd_jax import run as runs
-from fairdd_jax.api import distill
-from fairdd_jax.config import make
+from fairdd_jax.api import distill, dry_run
+from fairdd_jax.config import Config, make
 from fairdd_jax.data import Listed, Listing, idx
 from fairdd_jax.data.decode import Transform
 from fairdd_jax.data.files import Folder, images_below
@@ -25,6 +26,7 @@ from fairdd_jax.data.normalise import normalise
 from fairdd_jax.distilled import load_distilled
 from fairdd_jax.errors import ConfigError, DataError, NonFiniteLossError
 from fairdd_jax.loop import Progress
+from fairdd_jax.methods import METHODS
 from fairdd_jax.run import Run
 from fairdd_jax.start import initial_images
 
@@ -379,6 +381,34 @@ def test_recipes_reach_the_configuration(monkeypatch):
         2600,
     )
     assert distill(toy(), ipc=1, recipe="cobra", steps=7).config.steps == 7
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", sorted(set(data.names()) - {"demo"}))  # which has a budget as well
+def test_a_name_means_what_its_preset_means(monkeypatch, name, method):
+    """All settings, the network for larger images among them."""
+    monkeypatch.setattr(data, "load", lambda *args, **options: None)
+    monkeypatch.setattr(api, "Run", lambda config, dataset: Resolved(config))
+    preset = make(presets.compose(f"{name}_{method}"))
+    assert distill(name, method=method).config == preset
+    if method == Config.method:
+        assert distill(name).config == preset
+
+
+class Resolved(SimpleNamespace):
+    """A run of which nothing but the configuration matters."""
+
+    def __init__(self, config):
+        super().__init__(config=config, distill=lambda on_progress: None)
+
+
+@pytest.mark.parametrize("function", [distill, dry_run])
+def test_defaults_are_those_of_the_configuration(function):
+    given = inspect.signature(function).parameters
+    fields = [field for field in dataclasses.fields(Config) if field.name in given]
+    assert {field.name for field in fields} == {"ipc", "method", "fairness"}
+    for field in fields:
+        assert given[field.name].default == field.default
 
 
 def in_a_fresh_process(code):

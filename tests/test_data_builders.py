@@ -82,6 +82,18 @@ def test_the_program_makes_a_copy_that_gives_the_data_set_of_the_files(name, tmp
     assert same(config, files, copies, tmp_path / "cache")
 
 
+def test_a_copy_whose_split_leaves_images_out_keeps_the_labels_at_their_images(tmp_path):
+    """Packed as a label, the split leaves none out; it does as soon as it is read as the split."""
+    files, copies = originals.write_images(tmp_path / "files", per_cell=6), tmp_path / "copies"
+    header, *lines = (files / "faces.csv").read_text().splitlines()
+    lines = [f"{line},{('val', 'train', 'test')[i % 3]}" for i, line in enumerate(lines)]
+    (files / "faces.csv").write_text("\n".join([f"{header},part", *lines]))
+    arguments = ["--data.name=images", "--data.table=faces.csv", "--data.protected=protected,part"]
+    assert exit_code(run, [*arguments, "--data_dir", str(files), "--workdir", str(copies)]) == 0
+    config = DataConfig("images", table="faces.csv", split_column="part")
+    assert same(config, files, copies, tmp_path / "cache")
+
+
 def test_what_cannot_be_prepared_is_one_line(tmp_path):
     with pytest.raises(DataError, match="cannot be prepared") as error:
         tfds_prepare.prepare_files("utkface", tmp_path / "nowhere", to=tmp_path)

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from originals import refused, write_images, write_tree
+from originals import encoded, refused, write_files, write_images, write_tree
 from PIL import Image
 
-from fairdd_jax.data import DataConfig, load, own, resolved
+from fairdd_jax.data import DataConfig, load, own, resolved, tfds_source
+from fairdd_jax.data.files import Folder
 from fairdd_jax.errors import ConfigError, DataError
 
 HEADER = "path,target,protected"
@@ -482,6 +483,31 @@ def test_a_folder_that_may_not_be_listed_is_a_data_error(tmp_path, monkeypatch):
     monkeypatch.setattr("os.walk", walk)
     with refused(DataError, "cannot be listed: Permission denied"):
         find(tmp_path)
+
+
+def test_a_copy_whose_split_leaves_images_out_keeps_the_labels_at_their_images(
+    tmp_path, monkeypatch
+):
+    """Every image is of one colour, which says its class, group and split. The copy is one but for
+    the packing, which needs TensorFlow; test_data_builders.py packs."""
+    parts = ("val", "train", "test")
+    rows = np.array([(a, b, c) for a in range(2) for b in range(2) for c in range(3)])
+    names = [f"{i:02d}.png" for i in range(len(rows))]
+    images = (Image.new("RGB", (8, 8), tuple((90 * row).tolist())) for row in rows)
+    shown = (encoded(image, "PNG") for image in images)
+    write_files(tmp_path / "images", zip(names, shown, strict=True))
+    features = {"path": names, "part": [parts[c] for c in rows[:, 2]]}
+    features |= {"target": rows[:, 0].astype(str), "protected": rows[:, 1].astype(str)}
+    columns = {name: np.asarray(values) for name, values in features.items()}
+    copy = tfds_source.Encoded(Folder(tmp_path / "images", names), columns)
+    monkeypatch.setattr(tfds_source, "find_copy", lambda *args: tmp_path)
+    monkeypatch.setattr(tfds_source, "encoded", lambda *args: copy)
+    (tmp_path / "copies").mkdir()
+    config = DataConfig("images", split_column="part", size=8)
+    data = load(config, data_dir=tmp_path / "copies", cache_dir=tmp_path / "cache")
+    for number, split in ((1, data.train), (2, data.test)):
+        expected = np.stack([split.labels, split.groups, np.full(4, number)], axis=-1)
+        np.testing.assert_array_equal(split.images[:, 0, 0], 90 * expected)
 
 
 @pytest.mark.parametrize("fit", ["crop", "stretch"])

@@ -137,6 +137,9 @@ def test_parts_are_those_of_the_name():
     parts = presets.compose_parts("dsa", recipe="official")
     name = presets.compose("cmnist_bg_dsa", recipe="official")
     assert name == parts | {"data.name": "cmnist_bg"}
+    parts = presets.compose_parts("dc", data="tiny_imagenet_s")
+    assert parts["model"] == "ConvNetD4"
+    assert presets.compose("tiny_imagenet_s_dc") == parts | {"data.name": "tiny_imagenet_s"}
 
 
 @pytest.mark.parametrize(

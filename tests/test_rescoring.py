@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import originals
 import pytest
 from PIL import Image
 from test_run import HEAD, own_surroundings, table_rows
@@ -251,6 +252,27 @@ def refused(capsys, code, message, *arguments):
     assert printed.err.startswith("error: ")
     assert printed.err.count("\n") == 1
     assert message in printed.err
+
+
+def test_a_set_has_the_table_of_own_images_by_its_name(tmp_path, monkeypatch, capsys):
+    """However the run was told of it; who scores the set says where it is, if it is elsewhere."""
+    photos, lists = originals.write_images(tmp_path / "photos", side=8), tmp_path / "lists"
+    lists.mkdir()
+    table = (photos / "faces.csv").rename(lists / "faces.csv")
+    monkeypatch.chdir(lists)
+    settings = presets.compose("images_dm") | SETTINGS | {"data.size": 8, "ipc": 1}
+    for name, given in (("a", table), ("b", "faces.csv"), ("c", "../lists/faces.csv")):
+        config = make(settings | {"data.table": str(given)})
+        dataset = data.load(config.data, data_dir=photos, cache_dir=tmp_path / "cache")
+        Run(config, dataset).distilled().save(tmp_path / f"{name}.npz")
+    sets = [path.read_bytes() for path in sorted(tmp_path.glob("*.npz"))]
+    assert sets == sets[:1] * 3
+    assert load_distilled(tmp_path / "a.npz").meta["config"]["data"]["table"] == "faces.csv"
+    monkeypatch.chdir(tmp_path)
+    places = [str(tmp_path / "a.npz"), "--data_dir", str(photos), "--cache_dir", "cache"]
+    places += ["--workdir", str(tmp_path / "scores")]
+    refused(capsys, 3, "pass its path: --data.table", *places)
+    assert main([*places, "--data.table", str(table), "--evaluate.epochs=0"]) == 0
 
 
 def test_what_the_program_refuses(folder, capsys, tmp_path):

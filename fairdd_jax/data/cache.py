@@ -126,30 +126,29 @@ def _build(
     place: Path, listing: Listing, listed: Listed, fingerprint: str, on_decoded: OnDecoded
 ) -> dict[str, Any]:
     """Decode a split into its folder and describe it; the manifest."""
-    # Of its own process: two may build the same at once, and the last one wins.
+    # Of its own process: several may build the same at once, each whole, and the last one wins.
+    # One that fails leaves what lies there without a manifest: it may be another one's already.
     temporary = place / f".images.{os.getpid()}@{platform.node()}.npy"
     images, description = place / "images.npy", place / "manifest.json"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        description.unlink(missing_ok=True)
         _remove_abandoned(place)
         try:
             written, damaged = _write_images(temporary, listing, listed, on_decoded)
-            os.replace(temporary, images)
             manifest = {
                 "name": listing.name,
                 "source": listed.files.place,
                 "transform": listing.transform.describe(),
                 "images": written,
-                "bytes": images.stat().st_size,
+                "bytes": temporary.stat().st_size,
                 "damaged": damaged,
                 "fingerprint": fingerprint,
             }
-            workdir.write_json(description, manifest)
-        except BaseException:
-            for path in (temporary, images):
-                path.unlink(missing_ok=True)
-            raise
+            description.unlink(missing_ok=True)  # of the images that these replace
+            os.replace(temporary, images)
+        finally:
+            temporary.unlink(missing_ok=True)
+        workdir.put(description, json.dumps(manifest, indent=2).encode())
     except OSError as error:
         hint = "free some space, or choose" if error.errno == errno.ENOSPC else "choose"
         raise WorkdirError(

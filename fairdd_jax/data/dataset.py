@@ -230,6 +230,14 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel in [0, 1], exact, from counts of grey levels.
 
     A constant channel has the deviation 1.
+
+    Args:
+      images: uint8 ``[N, H, W, C]``.
+
+    >>> images = np.zeros((2, 4, 4, 3), np.uint8)
+    >>> images[1, ..., 0] = 255
+    >>> channel_statistics(images)
+    ([0.5, 0.0, 0.0], [0.5, 1.0, 1.0])
     """
     mean, std = [], []
     levels = np.arange(256) / 255

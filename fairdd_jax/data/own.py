@@ -63,6 +63,9 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
     else:
         parts = np.array([SPLITS[part.strip().lower()] for part in rows.columns[rows.split]])
         train, test = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "test")
+    # A copy has images of other splits too, which are no rows.
+    where = {name: i for i, name in enumerate(files.names)}
+    chosen = np.array([where[path] for path in rows.columns[PATH]])
     notes = list(rows.notes)
     for part, positions in (("train", train), ("test", test)):
         if not positions.size:
@@ -74,8 +77,8 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
         notes += [f"the group '{protected.names[g]}' has no {part} image" for g in absent]
     return Listing(
         "images",
-        Listed(files, train, target.values[train], protected.values[train]),
-        Listed(files, test, target.values[test], protected.values[test]),
+        Listed(files, chosen[train], target.values[train], protected.values[train]),
+        Listed(files, chosen[test], target.values[test], protected.values[test]),
         target.names,
         protected.names,
         Transform(config.size, fit=config.fit),
@@ -139,7 +142,9 @@ def _table_path(data_dir: Path, table: str) -> Path:
     for path in (data_dir / table, Path(table)):
         if path.is_file():
             return path
-    raise DataError(f"the table {table} is neither in {data_dir} nor here; check --data.table")
+    raise DataError(
+        f"the table {table} is neither in {data_dir} nor here; pass its path: --data.table"
+    )
 
 
 def _occurring(attribute: Attribute) -> Attribute:

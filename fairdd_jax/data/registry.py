@@ -66,6 +66,10 @@ def load(
       ConfigError: on an unknown name, or a setting that the data set does not have.
       DataError: when the data are missing or damaged; the message says what to do.
       WorkdirError: the cache cannot be written.
+
+    >>> demo = load(DataConfig("demo", colours=4))
+    >>> demo.image_shape, demo.num_classes, demo.num_groups
+    ((32, 32, 3), 10, 4)
     """
     if config.name not in SOURCES:
         raise unknown_name("data set", config.name, SOURCES)

@@ -79,6 +79,10 @@ def draw(key: jax.Array, count: jax.Array, size: int) -> tuple[jax.Array, jax.Ar
 
     Reference: Bentley and Floyd, A sample of brilliance (CACM 1987). The draws of one call cost
     ``size**2`` comparisons, whatever the count.
+
+    >>> positions, valid = draw(jax.random.key(0), jnp.int32(3), 4)
+    >>> sorted(positions[valid].tolist()), int(valid.sum())
+    ([0, 1, 2], 3)
     """
     last = count - size + jnp.arange(size, dtype=count.dtype)
     candidate = jax.random.randint(key, (size,), 0, jnp.maximum(last, 0) + 1, dtype=count.dtype)
@@ -105,6 +109,12 @@ def stratified_batch(key: jax.Array, index: GroupIndex, *, per_cell: int) -> Rea
 
     Returns:
       A batch of N = G ``per_cell`` images per class, group g's from ``g per_cell`` on.
+
+    >>> labels, groups = np.zeros(4, int), np.array([0, 1, 0, 0])
+    >>> index = group_index(labels, groups, num_classes=1, num_groups=2)
+    >>> batch = stratified_batch(jax.random.key(0), index, per_cell=1)
+    >>> int(batch.indices[0, 1]), batch.weights.tolist(), batch.shares.tolist()
+    (1, [[[1.0, 0.0], [0.0, 1.0]]], [[0.75, 0.25]])
     """
     C, G = index.counts.shape
     keys = jax.random.split(key, (C, G))
@@ -129,6 +139,12 @@ def proportional_batch(key: jax.Array, index: GroupIndex, *, batch_real: int) ->
 
     Returns:
       A batch of N = ``batch_real`` images per class; a smaller class gives all its images.
+
+    >>> labels, groups = np.zeros(4, int), np.array([0, 1, 0, 0])
+    >>> index = group_index(labels, groups, num_classes=1, num_groups=2)
+    >>> batch = proportional_batch(jax.random.key(0), index, batch_real=4)
+    >>> sorted(batch.indices[0].tolist()), batch.shares.tolist()
+    ([0, 1, 2, 3], [[0.75, 0.25]])
     """
     C, G = index.counts.shape
 
