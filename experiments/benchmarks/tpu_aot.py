@@ -20,8 +20,8 @@ for one chip and for a 2x4 slice. What is written holds for one chip and one upd
 On the slice the step takes the mesh that it takes by itself: along the classes as many chips as
 there are classes for, the others along the real images of a class. Each has its share of the
 classes, filled up to equally many: their synthetic images with momentum and, drawn from the
-training set that every chip has whole, their real images. Network training shares every batch. The network and its
-initialisation are on all.
+training set that every chip has whole, their real images. Network training shares every batch. The
+network and its initialisation are on all.
 """
 
 import argparse

@@ -7,9 +7,9 @@ images per class, the training set streamed. Written after every row; others kee
 
 What is assumed: a chip takes the time that the compiler estimates for its operations one after the
 other; then a reduction waits for a signal to cross the torus and back, 1 us per chip on the way
-(what is reduced, the loss, is one number); the images of the next updates have arrived in time, and the table has what every host of 8
-chips reads for that. Efficiency is the time of the fewest chips that have the memory, times these
-chips, over the same of the row.
+(what is reduced, the loss, is one number); the images of the next updates have arrived in time, and
+the table has what every host of 8 chips reads for that. Efficiency is the time of the fewest chips
+that have the memory, times these chips, over the same of the row.
 """
 
 import argparse
