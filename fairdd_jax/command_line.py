@@ -127,7 +127,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         "--resume",
         choices=("auto", "never"),
         help="go on from the newest checkpoint in the output folder if there is one, or start over;"
-        " by default a run that was stopped is left alone",
+        " by default a run that was stopped, or is finished with other settings, is left alone",
     )
     group.add_argument(
         "--checkpoint_every",
