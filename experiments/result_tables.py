@@ -61,12 +61,12 @@ class Row:
         config = self.runs[0]["config"]
         if self.name in BASELINES:
             return _means(published.baseline(config, self.name))
-        return _means(next(iter(published.rows(config).values()), None))
+        return _means(*published.rows(config).values())
 
     def goal(self) -> dict[str, float]:
         """What the papers print for FairDD on that data set, with that method and IPC."""
         config = self.runs[0]["config"] | {"fairness": "fairdd"}
-        return _means(next(iter(published.rows(config).values()), None))
+        return _means(*published.rows(config).values())
 
     def reaches(self, name: str, wanted: float) -> bool:
         """Whether a score is as good as that of the paper, or as good as chance lets one see."""
@@ -76,9 +76,10 @@ class Row:
         return bool(own["mean"] <= max(wanted, self.floor(name) + own["std"]))
 
 
-def _means(printed: dict[str, Any] | None) -> dict[str, float]:
-    """The scores that are printed."""
-    printed = printed or {name: {"mean": None} for name in SCORES}
+def _means(printed: dict[str, Any] | None = None, *_: dict[str, Any]) -> dict[str, float]:
+    """The scores that the first row of the papers has, if there is one."""
+    if printed is None:
+        return {}
     return {name: printed[name]["mean"] for name in SCORES if printed[name]["mean"]}
 
 

@@ -141,9 +141,10 @@ def _name(command: command_line.Command) -> str:
 
 def _refuse_overwriting(configs: dict[Path, Config], resume: str | None) -> None:
     """Of several runs, before the first."""
+    if resume == "never":
+        return
     for folder, config in configs.items():
-        if resume != "never":
-            refuse_overwriting(folder, config, resume=resume == "auto")
+        refuse_overwriting(folder, config, resume=resume == "auto")
 
 
 def distil_and_score(

@@ -243,7 +243,7 @@ def test_results_have_the_promised_fields(finished):
         for group, count in enumerate(row):
             assert count == ((train.labels == label) & (train.groups == group)).sum()
     assert set(results["timing"]) == {"compile_s", "step_s", "distill_s", "evaluate_s"}
-    assert {"jax", "device", "git_commit"} <= set(results["environment"])
+    assert {"jax", "device", "cores", "git_commit"} <= set(results["environment"])
     assert results["peak_memory_bytes"] > 2**20
     assert results["seed"] == results["config"]["seed"] == 4
     assert set(results["baselines"]) == {"random", "full"}

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import os
 import re
 
 import numpy as np
@@ -348,6 +349,14 @@ def test_limits_of_control_groups(tmp_path, lines, files, limits):
     found = environment._group_limits(tmp_path / "groups", tmp_path / "root")
     assert set(found) == limits
     assert not list(environment._group_limits(tmp_path / "nothing", tmp_path))
+
+
+def test_cores_are_those_that_the_process_may_run_on(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {1, 4}, raising=False)
+    assert environment.describe()["cores"] == 2
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert environment.cores() == 5
 
 
 def test_memory_is_limited_by_the_smallest(monkeypatch):

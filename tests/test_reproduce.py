@@ -300,6 +300,8 @@ def test_minutes_of_other_devices_are_those_of_as_many_updates_on_cpu(tmp_path, 
     row.runs[0]["environment"]["device"] = "gpu Some"
     # 20 s and 100 updates of 1 s.
     assert result_tables._minutes(row) == "about 2 (1.0 on gpu Some)"
+    row.runs[0]["config"]["lr_img"] = 9.0  # costs no time
+    assert result_tables._minutes(row) == "about 2 (1.0 on gpu Some)"
     row.runs[0]["config"]["per_cell"] = 3
     assert result_tables._minutes(row) == "(1.0 on gpu Some)"
     result_tables._paces.cache_clear()

@@ -8,6 +8,7 @@ prints a line of JSON. Every trial runs in a process of its own, so that its pea
 import argparse
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -89,7 +90,8 @@ def run(trial: Trial, data_dir: Path | None) -> Result:
         "prepare_s": prepared - began,
         "updates": len(this.log),
         "cpu_s": np.diff(work).tolist(),
-        "cores": environment.cores(),
+        # Of the machine: CPU seconds over them are its pace, though a trial has a part of it.
+        "cores": os.cpu_count(),
         **this.timing,
         "evaluate_s": this.scoring.seconds,
         "peak_memory_bytes": environment.peak_memory(),
