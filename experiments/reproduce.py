@@ -26,9 +26,12 @@ from rich.console import Console
 from fairdd_jax import command_line, interrupts, presets, workdir
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
+from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.presets import flat
 from fairdd_jax.report.record import read_results
+from fairdd_jax.resume import FOLDER as CHECKPOINTS
+from fairdd_jax.resume import is_longer
 from fairdd_jax.schema import SURROUNDINGS, completed
 
 HERE = Path(__file__).parent
@@ -66,16 +69,26 @@ class Job:
         """By which `--only` finds it."""
         return {self.name, self.preset, self.preset.rpartition("_")[0], self.row}
 
-    def config(self) -> dict[str, Any]:
-        """What results.json will say of its settings."""
+    def config(self) -> Config:
+        """Its settings, all of them."""
         chosen = presets.compose(self.preset, recipe=self.recipe) | self.settings
-        return configuration.make(chosen).as_json()
+        return configuration.make(chosen)
 
-    def is_of(self, config: dict[str, Any]) -> bool:
-        """Whether a run with that configuration is this one, wherever it was computed."""
+    def is_of(self, config: dict[str, Any], *, so_far: bool = False) -> bool:
+        """Whether a run with that configuration is this one, wherever it was computed.
+
+        Args:
+          config: as its files have it.
+          so_far: or is its beginning.
+        """
         mine, config = self.config(), completed(config)
+        may_differ = SURROUNDINGS
+        if so_far and is_longer(config, mine):
+            may_differ = may_differ | {"steps"}
         return all(
-            config.get(name) == value for name, value in mine.items() if name not in SURROUNDINGS
+            config.get(name) == value
+            for name, value in mine.as_json().items()
+            if name not in may_differ
         )
 
     def command(self, folder: Path, data_dir: str | None) -> list[str]:
@@ -83,8 +96,8 @@ class Job:
         line = [sys.executable, str(HERE / "run.py"), "--config", self.preset]
         line += ["--recipe", self.recipe] if self.recipe else []
         # What is left of a run with other settings cannot be gone on with.
-        kept = folder / "config.json"
-        is_other = kept.exists() and not self.is_of(workdir.read_json(kept))
+        kept, so_far = folder / "config.json", (folder / CHECKPOINTS).exists()
+        is_other = kept.exists() and not self.is_of(workdir.read_json(kept), so_far=so_far)
         line += ["--workdir", str(folder), "--resume", "never" if is_other else "auto"]
         line += ["--data_dir", data_dir] if data_dir else []
         for field, value in self.settings.items():

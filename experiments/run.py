@@ -161,25 +161,21 @@ def distil_and_score(
     """
     this = Run(config, dataset)
     workdir.prepare(folder)
-    saved = saved_results(folder) if options.resume == "auto" else {}
-    hosts.any_of(False)  # all have read before the first writes
     title = f"{config.data.name} {config.method} {config.fairness}"
     try:
         _distil(this, folder, console, options, f"distil {title}")
-        take_scores(this, saved)
         outputs.save_state(this, folder)
         this.baselines |= baselines
         names = [n for n in configuration.baselines(config.evaluate) if n not in this.baselines]
-        archs = ",".join(this.unscored())
         total = this.scoring_steps(names)
         with terminal.progress_bar(console, f"score {title}", total, "steps") as advance:
-            if archs:
-                this.evaluate(archs, on_steps=advance)
+            this.evaluate_rest(on_steps=advance)
             for name in names:
                 outputs.save_state(this, folder)
                 this.score_baseline(name, on_steps=advance)
     except (KeyboardInterrupt, Terminated, NonFiniteLossError):
-        outputs.save_state(this, folder)
+        if this.begun:
+            outputs.save_state(this, folder)
         raise
     this.save(folder)
     return this
@@ -188,6 +184,8 @@ def distil_and_score(
 def _distil(this: Run, folder: Path, console: Console, options: Namespace, title: str) -> None:
     """Distil with a bar, a log and checkpoints."""
     log = folder / "metrics.jsonl"
+    saved = saved_results(folder) if options.resume == "auto" else {}
+    hosts.any_of(False)  # all have read before the first writes
 
     def on_note(note: str) -> None:
         terminal.say(console, f"note: {note}")
@@ -217,6 +215,7 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
         def on_start(lines: list[dict[str, Any]]) -> None:
             nonlocal done
             # Not before: until here a wrong option leaves what an earlier run has written.
+            take_scores(this, saved)
             if options.resume != "auto":
                 for name in outputs.OF_THE_WHOLE:
                     workdir.remove(folder / name)

@@ -46,9 +46,13 @@ class Checkpoints:
                 [policies.LatestN(n=keep), self._best]
             ),
         )
+        # Its other format, OCDBT, cannot be read back from a folder with brackets in its path.
+        arrays = ocp.StandardCheckpointHandler(use_ocdbt=False)
         with workdir.explained(self.folder, Exception):
             self._manager = ocp.CheckpointManager(
-                self.folder, options=options, item_names=("arrays", "record")
+                self.folder,
+                options=options,
+                item_handlers={"arrays": arrays, "record": ocp.JsonCheckpointHandler()},
             )
 
     def steps(self) -> list[int]:

@@ -35,7 +35,7 @@ class LoopState(NamedTuple):
     representatives: GroupIndex | None
     """The real images that are drawn from, if not all are."""
     loss: jax.Array
-    """Sum of the losses since the last line of the log."""
+    """Sum of the losses of the line of the log that is being made, or that was."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,7 @@ def run_updates(
     state = step.init(init_key, images)
     choose = Representatives(step, dataset) if config.representatives else None
     nothing = np.zeros((), np.float32)
-    total = place(nothing, step.mesh)
-    start = LoopState(state, choose.none() if choose else None, total)
+    start = LoopState(state, choose.none() if choose else None, place(nothing, step.mesh))
     state, chosen, total = restore(start) or start
     done = int(state.update)
     lines = remaining(call_lengths(config), done)
@@ -148,6 +147,8 @@ def run_updates(
     images_per_update = C * (step.draws.sampler.batch_size + config.ipc)
     for line in lines:
         begin, is_stopped = done, False
+        if begin == line.first:
+            total = place(nothing, step.mesh)
         for length, data in zip(line.lengths, feed, strict=False):
             if choose and done % config.representatives == 0:
                 chosen = choose(state, run_key, data)
@@ -167,7 +168,6 @@ def run_updates(
                 f"{line.first} and {done}; try a smaller --lr_img than {config.lr_img}"
             )
         is_line = done == line.first + line.updates
-        total = place(nothing, step.mesh) if is_line else total
         now = time.perf_counter()
         per_update, last = (now - last) / (done - begin), now
         yield Progress(

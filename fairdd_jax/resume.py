@@ -30,6 +30,7 @@ KEEP = 3
 # A run goes on with other devices. But a line of the log is begun with its own length.
 _MAY_DIFFER = SURROUNDINGS - {"log_every"}
 _INSTEAD = "choose another --workdir, or --resume never to start over"
+_GO_ON = "add --resume auto to go on, --resume never to start over, or choose another --workdir"
 # Settings that are named where runs differ in more.
 _MOST_NAMED = 4
 
@@ -161,7 +162,8 @@ class Keeper:
         self.close()
 
     def _check(self, record: Record, cells: list[Any]) -> None:
-        differences = _differences(record["config"], self.config, _MAY_DIFFER)
+        longer = {"steps"} if is_longer(record["config"], self.config) else set()
+        differences = _differences(record["config"], self.config, _MAY_DIFFER | longer)
         if not differences and record["cells"] != cells:
             differences = "other numbers of training images"
         if differences:
@@ -195,6 +197,16 @@ def _differences(config: dict[str, Any], here: Config, may_differ: Set[str]) -> 
     return "; ".join(found[:_MOST_NAMED] + more)
 
 
+def is_longer(there: dict[str, Any], here: Config) -> bool:
+    """Whether a run can go on where another ends that has fewer steps.
+
+    Args:
+      there: the configuration of the other, as a file has it, whatever else it says.
+      here: that of the run, whose learning rate must not follow from the number of steps.
+    """
+    return not here.lr_img_halved and there.get("steps", here.steps) < here.steps
+
+
 def _cells(run: "Run") -> list[Any]:
     cells: list[Any] = run.matched.cell_counts(run.matched.train).tolist()
     return cells
@@ -217,23 +229,24 @@ def refuse_overwriting(folder: Path, config: Config, *, resume: bool = False) ->
 
     Raises:
       WorkdirError: the folder has the results of a finished run with other settings, or checkpoints
-        of one that has not come to its end and is not to be gone on with.
+        of one that is not to be gone on with, because it was stopped or had fewer steps.
     """
     results = saved_results(folder)
+    updates = [int(path.name) for path in (folder / FOLDER).glob("*") if path.name.isdigit()]
     if results.get("complete"):
-        if differences := _differences(results["config"], config, SURROUNDINGS):
+        longer = {"steps"} if updates and is_longer(results["config"], config) else set()
+        differences = _differences(results["config"], config, SURROUNDINGS | longer)
+        if differences or (longer and not resume):
             there = flat(results["config"])
             name = " ".join(str(there.get(part)) for part in ("data.name", "method", "fairness"))
+            all_of_them = _differences(results["config"], config, SURROUNDINGS)
             raise WorkdirError(
-                f"{folder} holds a finished run, {name}, of other settings: {differences}; "
-                f"{_INSTEAD}"
+                f"{folder} holds a finished run, {name}, of other settings: {all_of_them}; "
+                f"{_INSTEAD if differences else _GO_ON}"
             )
-        return
-    updates = [int(path.name) for path in (folder / FOLDER).glob("*") if path.name.isdigit()]
-    if updates and not resume:
+    elif updates and not resume:
         raise WorkdirError(
-            f"{folder} holds a run that was stopped after {max(updates)} updates; add --resume "
-            "auto to go on, --resume never to start over, or choose another --workdir"
+            f"{folder} holds a run that was stopped after {max(updates)} updates; {_GO_ON}"
         )
 
 
@@ -247,19 +260,18 @@ def saved_results(folder: Path) -> dict[str, Any]:
 
 
 def take_scores(run: "Run", results: dict[str, Any]) -> None:
-    """Take over what results.json has of the last scores of this very run.
+    """Take over what results.json has of the last scores of this very run, or of its first steps.
 
     Args:
-      run: after its last update.
-      results: its content; of another run, or of one that was not distilled in the end, it is
-        left aside.
+      run: as it is before what is left of it.
+      results: its content; of another run, or unless both are after the last step of what it
+        tells of, it is left aside.
     """
     there = completed(results.get("config", {}))
-    steps = results.get("step"), run.step
-    if there == run.config.as_json() and steps == (run.config.steps,) * 2:
+    here = run.config.as_json()
+    if is_longer(there, run.config):
+        here["steps"] = there["steps"]
+    if there == here and (results.get("step"), run.step) == (here["steps"],) * 2:
         run.evaluations = results["evaluations"]
         run.evaluations_uint8 = results["evaluations_uint8"]
         run.baselines = results["baselines"]
-        unscored = run.unscored()
-        for scores in (run.evaluations, run.evaluations_uint8):
-            scores[:] = [s for s in scores if s["step"] < run.step or s["arch"] not in unscored]

@@ -49,6 +49,7 @@ class Run:
       trained: variables of a network that was trained on the images, by architecture.
       analysis: what only the real images can tell of the synthetic ones; made by `save`.
       peak_before: bytes that it had held before it was stopped.
+      begun: whether it has anything of its own to save; an earlier run in its folder may have more.
     """
 
     def __init__(self, config: Config, dataset: Dataset):
@@ -76,6 +77,7 @@ class Run:
         self.analysis: report.Analysis | None = None
         self.scoring = Scoring(config, dataset)
         self.peak_before = 0
+        self.begun = False
 
     def peak_memory(self) -> int:
         """Bytes that the run has held at most, before it was stopped too."""
@@ -94,7 +96,7 @@ class Run:
           on_progress: called at every line of the log.
           keeper: keeps checkpoints, and gives one back to go on from.
           on_start: called with the lines of the log that there are before the first update, when
-            nothing is left that could be refused.
+            the run is as a checkpoint has it and nothing is left that could be refused.
 
         Raises:
           ConfigError: it has been done already, or the checkpoints are of another run.
@@ -103,19 +105,19 @@ class Run:
         """
         if self.log:
             raise ConfigError("this run has been distilled; make another Run to distil again")
-        began = time.perf_counter() - self.scoring.seconds  # before
-        before = self.timing | {"seconds": 0.0}
+        before: dict[str, float] = {}
+        began = 0.0
         hold = Hold()
 
         def restore(start: LoopState) -> LoopState | None:
+            nonlocal began
             state = keeper.restore(start, self) if keeper else None
-            if state is None:
-                on_start([])
-                return None
-            before.update(self.timing)
-            before["seconds"] = self.log[-1]["seconds"] if self.log else 0.0
+            before.update(self.timing, seconds=self.log[-1]["seconds"] if self.log else 0.0)
             on_start(self.log)
-            self._evaluate_on_the_way(int(state.state.update))
+            self.begun = True
+            if state is not None:
+                self._evaluate_on_the_way(int(state.state.update))
+            began = time.perf_counter() - self.scoring.seconds
             return state
 
         lines = run_updates(
@@ -168,8 +170,8 @@ class Run:
         """Evaluate if it is time and has not been done."""
         stride = self.config.evaluate.every * self.config.outer_loops
         due = stride and update and update % stride == 0 and update < self.config.updates
-        if due and not any(scores["step"] == self.step for scores in self.evaluations):
-            self.evaluate()
+        if due:
+            self.evaluate_rest()
 
     @property
     def complete(self) -> bool:
@@ -179,12 +181,23 @@ class Run:
         return is_distilled and not self.unscored() and set(baselines) <= self.baselines.keys()
 
     def unscored(self) -> list[str]:
-        """Architectures that the last images have not been scored with."""
+        """Architectures that the images as they are now have not been scored with."""
         kinds = [self.evaluations]
         if self.config.evaluate.uint8_networks:
             kinds.append(self.evaluations_uint8)
-        done = [{s["arch"] for s in kind if s["step"] == self.config.steps} for kind in kinds]
+        done = [{s["arch"] for s in kind if s["step"] == self.step} for kind in kinds]
         return [arch for arch in self.scoring.archs(None) if not all(arch in d for d in done)]
+
+    def evaluate_rest(self, on_steps: Callable[[int], None] = lambda steps: None) -> None:
+        """Do what is left of `evaluate`, which an interrupt may have ended after some scores.
+
+        Args:
+          on_steps: told how many optimiser steps were just taken.
+        """
+        if archs := self.unscored():
+            for kind in (self.evaluations, self.evaluations_uint8):
+                kind[:] = [s for s in kind if s["step"] < self.step or s["arch"] not in archs]
+            self.evaluate(",".join(archs), on_steps=on_steps)
 
     def evaluate(
         self,

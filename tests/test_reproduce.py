@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,10 +79,10 @@ def test_every_row_of_every_table_can_be_run(table):
     assert max(Counter(job.name for job in jobs).values()) == 1
     for job in jobs:
         config = job.config()
-        assert (config["seed"], config["ipc"]) == (job.settings["seed"], job.settings["ipc"])
+        assert (config.seed, config.ipc) == (job.settings["seed"], job.settings["ipc"])
         assert job.minutes > 0
         # Test images are for the final rows alone.
-        assert (config["data"]["validation"] > 0) == (table == "selection")
+        assert (config.data.validation > 0) == (table == "selection")
     seeds = [job.settings["seed"] for job in jobs]
     assert seeds == sorted(seeds)
 
@@ -113,6 +114,15 @@ def test_what_is_done_is_kept_and_not_run_again(driver, tmp_path, capsys, preten
     assert (code, len(calls)) == (0, 1)
     assert calls[0][calls[0].index("--resume") + 1] == "never"
     assert json.loads((results / f"{names[0]}.json").read_text())["config"]["steps"] == 1
+    # So are fewer steps; more go on where they end, if there is a checkpoint.
+    checkpoints = tmp_path / "runs" / "small" / names[0] / reproduce.CHECKPOINTS
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    for checkpoint, choice in ((False, "never"), (True, "auto")):
+        reproduce.TABLES.write_text(SMALL.replace("steps = 2", f"steps = {3 + checkpoint}"))
+        if checkpoint:
+            checkpoints.mkdir()
+        code, calls = driver("--only", names[0])
+        assert (code, calls[0][calls[0].index("--resume") + 1]) == (0, choice)
     # Where it was computed does not matter; and what differs is no one row.
     text = (results / f"{names[0]}.json").read_text()
     (results / f"{names[0]}.json").write_text(text.replace('"chunk": ', '"chunk": 9'))

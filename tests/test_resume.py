@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from fairdd_jax import distill, interrupts, resume
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError, NonFiniteLossError, WorkdirError
+from fairdd_jax.evaluate import Evaluator
 from fairdd_jax.interrupts import Hold, Terminated
 from fairdd_jax.resume import Keeper
 from fairdd_jax.run import Run
@@ -154,9 +156,10 @@ def test_the_best_stays(tmp_path, monkeypatch):
     config = made(steps=12, log_every=2, **{"evaluate.every": 2})
     scores = iter([0.1, 0.9, 0.3, None, 0.2])
 
-    def evaluate(run):
+    def evaluate(run, archs, on_steps):
         for mean in next(scores), 0.5 + run.step / 100:
-            run.evaluations.append({"step": run.step, "worst_group_accuracy": {"mean": mean}})
+            worst = {"worst_group_accuracy": {"mean": mean}}
+            run.evaluations.append({"step": run.step, "arch": archs, **worst})
 
     monkeypatch.setattr(Run, "evaluate", evaluate)
     run = Run(config, toy())
@@ -168,7 +171,7 @@ def test_the_best_stays(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_interrupted_evaluation_on_the_way_is_made_again(tmp_path, whole, monkeypatch):
-    def interrupt(run):
+    def interrupt(run, archs, on_steps):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -178,6 +181,31 @@ def test_an_interrupted_evaluation_on_the_way_is_made_again(tmp_path, whole, mon
             run.distill(keeper=keeper)
     assert run.step == 2
     assert_same(distilled(made("dc"), tmp_path), whole("dc"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("done", [1, 2])
+def test_an_evaluation_on_the_way_goes_on_with_the_architecture_that_it_was_at(
+    tmp_path, monkeypatch, done
+):
+    """Interrupted when the first one's 8-bit images are due, or the second one."""
+    config = made(**{"evaluate.archs": "ConvNetD1W8,MLP", "evaluate.every": 6})
+    scored = []
+
+    def interrupt(evaluator, *args, **options):
+        if len(scored) == done:
+            raise KeyboardInterrupt
+        scored.append(evaluate(evaluator, *args, **options))
+        return scored[-1]
+
+    evaluate = Evaluator.evaluate
+    with monkeypatch.context() as patch, Keeper(tmp_path, config) as keeper:
+        patch.setattr(Evaluator, "evaluate", interrupt)
+        run = Run(config, toy())
+        with pytest.raises(KeyboardInterrupt):
+            run.distill(keeper=keeper)
+    assert (run.step, len(run.evaluations), len(run.evaluations_uint8)) == (6, 1, done - 1)
+    assert_same(distilled(config, tmp_path), distilled(config))
 
 
 # What orbax had begun to read when it met the damage.
@@ -298,6 +326,51 @@ def test_a_finished_run_of_other_settings_is_refused(tmp_path, going_on):
 
 
 @pytest.mark.parametrize(
+    ("checkpoint", "going_on", "changes", "end"),
+    [
+        (True, True, {}, None),
+        (True, False, {}, "add --resume auto to go on, --resume never to start over, or choose"),
+        (True, True, {"seed": 2}, "; --steps 6 there, 12 here; choose another --workdir, or"),
+        (True, True, {"lr_img_halved": "0.5"}, "--steps 6 there, 12 here; choose another"),
+        (True, True, {"steps": 5}, ": --steps 6 there, 5 here; choose another"),
+        (False, True, {}, ": --steps 6 there, 12 here; choose another"),
+    ],
+)
+def test_a_finished_run_may_go_on_with_more_steps(tmp_path, checkpoint, going_on, changes, end):
+    config = made(**changes)
+    before = made(**changes | {"steps": 6, "seed": 0})
+    content = {"complete": True, "config": before.as_json()}
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    if checkpoint:
+        (tmp_path / resume.FOLDER / "6").mkdir(parents=True)
+    if end is None:
+        resume.refuse_overwriting(tmp_path, config, resume=going_on)
+    else:
+        with pytest.raises(WorkdirError, match=re.escape(end)):
+            resume.refuse_overwriting(tmp_path, config, resume=going_on)
+
+
+@pytest.mark.parametrize("method", ["dm", pytest.param("dream", marks=SLOW)])
+def test_more_steps_end_as_if_there_had_been_no_end_before(tmp_path, whole, method):
+    """Which was in the middle of a line of the log."""
+    config, expected = made(method), whole(method)
+    first = distilled(made(method, steps=config.steps - 1), tmp_path)
+    assert first.log[-1]["update"] % config.log_every
+    run = distilled(config, tmp_path)
+    np.testing.assert_array_equal(run.images, expected.images)
+    lines = [line for line in told(run.log) if line["update"] != first.log[-1]["update"]]
+    assert lines == told(expected.log)
+    with pytest.raises(ConfigError, match=f"--steps {config.steps} there, 2 here"):
+        distilled(made(method, steps=2), tmp_path)
+
+
+def test_a_rate_that_follows_from_the_steps_is_another_run_with_more_of_them(tmp_path):
+    distilled(made(lr_img_halved="0.5", steps=6), tmp_path)
+    with pytest.raises(ConfigError, match="--steps 6 there, 12 here"):
+        distilled(made(lr_img_halved="0.5"), tmp_path)
+
+
+@pytest.mark.parametrize(
     "text",
     ["", "[]", '{"complete": false}', '{"complete": true}', '{"complete": 1, "config": 3}', "\x00"],
 )
@@ -317,6 +390,7 @@ def test_scores_of_this_very_run_are_taken_over(tmp_path):
     results = json.loads(json.dumps(run.results()))
     other = distilled(config)
     resume.take_scores(other, results)
+    other.evaluate_rest()
     assert other.unscored() == []
     assert (other.evaluations, other.baselines) == (run.evaluations, run.baselines)
     # Interrupted before the last network scored the 8-bit images.
@@ -324,8 +398,7 @@ def test_scores_of_this_very_run_are_taken_over(tmp_path):
     del cut["evaluations_uint8"][-1]
     resume.take_scores(other, cut)
     assert other.unscored() == ["MLP"]
-    assert len(other.evaluations) == len(run.evaluations) - 1
-    other.evaluate("MLP")
+    other.evaluate_rest()
     assert other.evaluations == run.evaluations
     assert other.evaluations_uint8 == run.evaluations_uint8
     # What was saved when it was stopped before its end.

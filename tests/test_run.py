@@ -561,17 +561,46 @@ def test_5_a_non_finite_loss(capsys, tmp_path):
     assert json.loads((folder / "results.json").read_text())["evaluations"] == []
 
 
-@pytest.mark.parametrize("phase", ["distill", "evaluate"])
+@pytest.mark.parametrize("phase", ["fairdd_jax.loop.training_set", "fairdd_jax.run.Run.evaluate"])
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (None, 143)])
 def test_interrupts_save_at_any_time(capsys, tmp_path, monkeypatch, phase, stop, code):
     def interrupt(*args, **options):
         raise stop or script.Terminated
 
-    monkeypatch.setattr(Run, phase, interrupt)
-    assert script.main([*HEAD_RUN, "--steps", "0", "--workdir", str(tmp_path / "run")]) == code
+    monkeypatch.setattr(phase, interrupt)
+    assert script.main([*HEAD_RUN, "--workdir", str(tmp_path / "run")]) == code
     assert load_distilled(tmp_path / "run").images.shape == (10, 32, 32, 3)
     assert (tmp_path / "run" / "results.json").exists()
     assert capsys.readouterr().err == ""
+
+
+def test_more_steps_keep_the_scores_that_there_are(head, tmp_path, monkeypatch):
+    folder = shutil.copytree(head.folder, tmp_path / "run")
+    before = json.loads((folder / "results.json").read_text())
+    monkeypatch.delattr(Run, "score_baseline")
+    arguments = *HEAD_RUN, "--seed", "3", "--steps", "3", "--workdir", str(folder)
+    assert script.main([*arguments, "--resume", "auto"]) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert results["complete"]
+    assert [scores["step"] for scores in results["evaluations"]] == [2, 3]
+    assert results["evaluations"][:1] == before["evaluations"]
+    assert results["baselines"] == before["baselines"]
+    assert [line["step"] for line in lines_of(folder / "metrics.jsonl")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_an_interrupt_before_anything_is_computed_leaves_what_is_there(
+    head, tmp_path, monkeypatch, resume
+):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    folder = shutil.copytree(head.folder, tmp_path / "run")
+    before = files_of(folder)
+    monkeypatch.setattr("fairdd_jax.loop.Step", interrupt)
+    arguments = *HEAD_RUN, "--seed", "3", "--workdir", str(folder), "--resume", resume
+    assert script.main(arguments) == 130
+    assert files_of(folder) == before
 
 
 @pytest.mark.slow
