@@ -3,6 +3,7 @@
 A file that was cut or changed on disk may still be readable; the seal is what tells.
 """
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -46,8 +47,9 @@ class Checkpoints:
                 [policies.LatestN(n=keep), self._best]
             ),
         )
-        # Its other format, OCDBT, cannot be read back from a folder with brackets in its path.
-        arrays = ocp.StandardCheckpointHandler(use_ocdbt=False)
+        # It looks for the parts of its format by a pattern, in which brackets are no brackets.
+        is_literal = glob.escape(str(self.folder)) == str(self.folder)
+        arrays = ocp.StandardCheckpointHandler(use_ocdbt=is_literal)
         with workdir.explained(self.folder, Exception):
             self._manager = ocp.CheckpointManager(
                 self.folder,

@@ -44,7 +44,7 @@ def decode(
       ``[f**2 I, H, W, C]``: the crop (0, 0) of all images, then (0, 1), and so on by rows.
 
     Raises:
-      ConfigError: an unknown interpolation, or a factor larger than a side.
+      ConfigError: an unknown interpolation, or a factor that leaves a crop without a pixel.
 
     >>> coded = jnp.arange(4.0).reshape(1, 2, 2, 1)
     >>> decode(coded, factor=2)[..., 0].tolist()[1]
@@ -55,7 +55,7 @@ def decode(
     if factor == 1:
         return images
     count, *sides, channels = images.shape
-    check_factor(factor, *sides)
+    check_factor(factor, *sides, interpolation=interpolation)
     if interpolation == "half_pixel":
         padded = (count, *(side + -side % factor for side in sides), channels)
         grey = jnp.broadcast_to(jnp.asarray(fill, images.dtype), padded)
@@ -71,15 +71,17 @@ def decode(
     return decoded.reshape(factor**2 * count, *sides, channels)
 
 
-def check_factor(factor: int, *sides: int) -> None:
-    """See that every crop has a pixel.
+def check_factor(factor: int, *sides: int, interpolation: str = "corners") -> None:
+    """See that every crop has a pixel of the image.
 
     Args:
       factor: crops along each side.
       sides: of an image, in pixels.
+      interpolation: which may pad an image, see `decode`.
 
     Raises:
-      ConfigError: there are more crops than pixels along a side.
+      ConfigError: there are more crops than pixels along a side, or so much padding that a crop has
+        nothing else.
 
     >>> check_factor(2, 32, 2)
     """
@@ -88,6 +90,13 @@ def check_factor(factor: int, *sides: int) -> None:
             f"--factor {factor} cuts images of {'x'.join(map(str, sides))} pixels into crops of "
             f"less than a pixel; choose 1 to {min(sides)}"
         )
+    if interpolation == "half_pixel":
+        for side in sides:
+            if (factor - 1) * -(-side // factor) >= side:
+                raise ConfigError(
+                    f"--factor {factor} pads a side of {side} pixels until a crop has no other; "
+                    "choose another, or --interpolation corners"
+                )
 
 
 def interpolation_matrix(source: int, target: int, *, interpolation: str) -> np.ndarray:

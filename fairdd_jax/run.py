@@ -18,6 +18,7 @@ from fairdd_jax.data import Dataset
 from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.errors import ConfigError
+from fairdd_jax.formation import check_factor
 from fairdd_jax.grouping import GroupsConfig, random_features, regroup
 from fairdd_jax.interrupts import Hold, Terminated
 from fairdd_jax.loop import LoopState, Progress, run_updates
@@ -37,6 +38,9 @@ class Run:
       config: a resolved configuration.
       dataset: the data set that it speaks of.
 
+    Raises:
+      ConfigError: settings that do not fit the images.
+
     Attributes:
       matched: the same images with the groups that the matching is told, see ``config.groups``.
       images: ``[C, I, H, W, channels]``, the synthetic images now, normalised.
@@ -53,6 +57,8 @@ class Run:
     """
 
     def __init__(self, config: Config, dataset: Dataset):
+        sides = dataset.image_shape[:2]
+        check_factor(config.factor, *sides, interpolation=config.interpolation)
         self.config = config
         self.dataset = dataset
         self.step = 0

@@ -36,8 +36,8 @@ def initial_images(
       factor: crops along each side of an image, see `fairdd_jax.formation`.
 
     Raises:
-      ConfigError: a class has too few images, the factor is larger than an image's side, or an
-        unknown ``init``.
+      ConfigError: a class has too few images, an unknown ``init``, or a factor larger than an
+        image's side where several images are put into one.
 
     >>> images = np.zeros((8, 4, 4, 3), np.uint8)
     >>> split = images, [0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 0, 1, 1, 1]
@@ -46,7 +46,6 @@ def initial_images(
     >>> start.images.shape, np.sort(start.groups).tolist()
     ((2, 2, 4, 4, 3), [[0, 1], [0, 1]])
     """
-    formation.check_factor(factor, *dataset.image_shape[:2])
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if init == "noise":
         shape = (dataset.num_classes, ipc, *dataset.image_shape)

@@ -77,6 +77,14 @@ def test_a_first_axis_may_be_longer_or_shorter_by_zeros(tmp_path):
     checkpoints.close()
 
 
+@pytest.mark.parametrize("name", ["[red] head", "what?", "a*b", "{x}", "with space", "äあ"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    written(tmp_path / name, 1, 2)
+    found, left = restored(tmp_path / name, on_damaged=pytest.fail)
+    assert_same(found[0], arrays(2))
+    assert left == [1, 2]
+
+
 def test_what_was_saved_comes_back(tmp_path):
     written(tmp_path / "new" / "folder", 5)
     found, left = restored(tmp_path / "new" / "folder")

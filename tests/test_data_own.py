@@ -323,6 +323,7 @@ def test_a_class_that_is_only_tested_is_refused(tmp_path):
         ({"protected": "target,protcted"}, "unknown column 'protcted'; did you mean 'protected'?"),
         ({"path_column": "file"}, "unknown column 'file'; .*Valid: path, protected, target"),
         ({"split_column": "split"}, "unknown column 'split'"),
+        ({"path_column": "target", "target": "path"}, "the column 'path' cannot be a label"),
         ({"target": "protected"}, "'protected' is both target and protected"),
         ({"protected": "protected,protected"}, "'protected' comes twice"),
     ],

@@ -33,7 +33,9 @@ def bilinear(crop, side, interpolation):
 
 
 @pytest.mark.parametrize("interpolation", ["half_pixel", "corners"])
-@pytest.mark.parametrize(("factor", "side"), [(2, (8, 6)), (3, (9, 12)), (3, (10, 8)), (4, (7, 5))])
+@pytest.mark.parametrize(
+    ("factor", "side"), [(2, (8, 6)), (3, (9, 12)), (3, (10, 8)), (4, (7, 11))]
+)
 def test_decode_agrees_with_loops(factor, side, interpolation):
     images = normal(2, *side, 3)
     fill = np.array([0.5, -1.0, 2.0], np.float32)
@@ -83,6 +85,19 @@ def test_mix_takes_the_nearest_pixels_and_decode_shows_every_image():
 def test_unknown_interpolation():
     with pytest.raises(ConfigError, match="did you mean 'corners'"):
         formation.decode(jnp.zeros((1, 4, 4, 1)), factor=2, interpolation="corner")
+
+
+@pytest.mark.parametrize("side", range(2, 34))
+def test_no_crop_is_padding_alone(side):
+    """Which pixels of the padded side each crop has tells which factors are refused."""
+    for factor in range(2, side + 1):
+        is_pixel = np.arange(side + -side % factor).reshape(factor, -1) < side
+        if is_pixel.any(1).all():
+            formation.check_factor(factor, side, interpolation="half_pixel")
+        else:
+            with pytest.raises(ConfigError, match=f"--factor {factor} pads a side of {side} "):
+                formation.decode(jnp.ones((1, side, side, 1)), factor=factor)
+        formation.check_factor(factor, side)
 
 
 @pytest.mark.parametrize("interpolation", ["half_pixel", "corners"])

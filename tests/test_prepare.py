@@ -32,6 +32,17 @@ def test_what_cannot_be_packed(name, code, message, tmp_path, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("column", ["image", "name"])
+def test_columns_that_a_copy_has_itself(column, tmp_path, capsys):
+    originals.write_images(tmp_path)
+    table = (tmp_path / "faces.csv").read_text().replace("protected", column, 1)
+    (tmp_path / "faces.csv").write_text(table)
+    arguments = ["--data.name", "images", "--data.table", "faces.csv", "--data.protected", column]
+    places = ["--data_dir", str(tmp_path), "--workdir", str(tmp_path / "copies")]
+    assert exit_code(run, [*arguments, *places]) == 2
+    assert f"a packed copy has a column '{column}' of its own" in capsys.readouterr().err
+
+
 def test_both_places_are_needed(capsys):
     assert exit_code(run, ["--config", "utkface_dm"]) == 2
     assert "--data_dir, --workdir" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from fairdd_jax.data.files import images_below
-from fairdd_jax.errors import DataError, one_line, unknown_name
+from fairdd_jax.errors import ConfigError, DataError, one_line, unknown_name
 
 # Columns of what folders say, and defaults of what a table says.
 PATH, TARGET, PROTECTED, SPLIT = "path", "target", "protected", "split"
@@ -53,7 +53,8 @@ def rows_of(
       root: the folder that no path may leave.
 
     Raises:
-      ConfigError: a column that is not there.
+      ConfigError: a column that is not there, or one of labels that is called as that of paths
+        will be.
       DataError: a row without a value, a path that leaves the folder, or an image with two labels.
 
     >>> columns = {"path": ["a.png", "b.png"], "age": ["old", None], "sex": ["f", "m"]}
@@ -63,6 +64,11 @@ def rows_of(
     """
     notes: list[str] = []
     used = list(dict.fromkeys([*labels, *([split] if split else [])]))
+    if PATH in used and path != PATH:
+        raise ConfigError(
+            f"the column '{PATH}' cannot be a label or the split where the paths are in '{path}'; "
+            "rename it in the table"
+        )
     rows = _complete_rows(columns, [path, *used], leave_out, notes)
     rows = {PATH: [_checked(name, root) for name in rows[path]]} | {n: rows[n] for n in used}
     return Rows(_once(rows, split, notes), labels, split, notes)

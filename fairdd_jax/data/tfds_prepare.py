@@ -8,7 +8,10 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fairdd_jax.errors import DataError, one_line
+from fairdd_jax.errors import ConfigError, DataError, one_line
+
+# Its columns besides those of a table, see `fairdd_jax.data.builders`.
+_OF_A_COPY = {"image", "name"}
 
 
 def prepare(data_dir: Path | None, name: str) -> Path:
@@ -56,8 +59,13 @@ def prepare_files(
       The folder of the copy.
 
     Raises:
+      ConfigError: a column of a name that a copy uses itself.
       DataError: without TensorFlow, or when the images cannot be copied.
     """
+    for name_of_column in set(columns or ()) & _OF_A_COPY:
+        raise ConfigError(
+            f"a packed copy has a column '{name_of_column}' of its own; rename that of the table"
+        )
     _need_tensorflow("preparing images")
     import tensorflow_datasets as tfds
 
