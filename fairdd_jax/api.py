@@ -42,7 +42,7 @@ def distill(
       download: whether they may be downloaded.
       cache_dir: where decoded images are kept, by default in the user's cache folder.
       checkpoints: an output folder that keeps checkpoints of this run; if it has some already, of
-        the same settings, the run goes on from the newest.
+        the same settings or of fewer steps, the run goes on from the newest.
       on_progress: called at every line of the log.
       **settings: any other field of `fairdd_jax.config.Config`; nested ones with a dot, as in
         ``**{"evaluate.epochs": 300}``. Of a data set of your own, ``data.`` fields only record what

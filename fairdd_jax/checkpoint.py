@@ -47,7 +47,7 @@ class Checkpoints:
                 [policies.LatestN(n=keep), self._best]
             ),
         )
-        # It looks for the parts of its format by a pattern, in which brackets are no brackets.
+        # It finds the parts of its format by patterns, to which brackets in a name are none.
         is_literal = glob.escape(str(self.folder)) == str(self.folder)
         arrays = ocp.StandardCheckpointHandler(use_ocdbt=is_literal)
         with workdir.explained(self.folder, Exception):
@@ -56,10 +56,6 @@ class Checkpoints:
                 options=options,
                 item_handlers={"arrays": arrays, "record": ocp.JsonCheckpointHandler()},
             )
-
-    def steps(self) -> list[int]:
-        """Steps of the checkpoints, damaged ones too, the oldest first."""
-        return sorted(self._manager.all_steps())
 
     def save(self, step: int, arrays: PyTree, record: Record, *, best: int | None = None) -> None:
         """Begin to write a checkpoint; the arrays may be given away (donated) afterwards.
@@ -107,7 +103,8 @@ class Checkpoints:
         Returns:
           The arrays and their record; None if no checkpoint is whole.
         """
-        for step in reversed(self.steps()):
+        self._manager.wait_until_finished()  # those that are written in the background are seen
+        for step in reversed(steps_in(self.folder)):
             try:
                 record = self._record(step)
             except Exception as error:  # damaged bytes make orbax raise nearly anything
@@ -160,9 +157,14 @@ class Checkpoints:
     def _remove_after(self, step: int) -> None:
         """Make room for what is computed again."""
         with workdir.explained(self.folder, Exception):
-            for newer in self.steps():
+            for newer in steps_in(self.folder):
                 if newer > step:
                     self._manager.delete(newer)
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Steps of the checkpoints of a folder, damaged ones too, the oldest first."""
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
 class _Best:

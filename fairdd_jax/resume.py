@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fairdd_jax import environment, hosts, workdir
-from fairdd_jax.checkpoint import Checkpoints, Record
+from fairdd_jax.checkpoint import Checkpoints, Record, steps_in
 from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, DataError, WorkdirError
 from fairdd_jax.hosts import fetch
@@ -232,7 +232,7 @@ def refuse_overwriting(folder: Path, config: Config, *, resume: bool = False) ->
         of one that is not to be gone on with, because it was stopped or had fewer steps.
     """
     results = saved_results(folder)
-    updates = [int(path.name) for path in (folder / FOLDER).glob("*") if path.name.isdigit()]
+    updates = steps_in(folder / FOLDER)
     if results.get("complete"):
         longer = {"steps"} if updates and is_longer(results["config"], config) else set()
         differences = _differences(results["config"], config, SURROUNDINGS | longer)

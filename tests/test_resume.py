@@ -419,12 +419,16 @@ def test_distill_keeps_checkpoints_in_a_folder_of_its_own(tmp_path, monkeypatch)
     first = distill(dataset, checkpoints=tmp_path, **chosen)
     assert (tmp_path / resume.FOLDER / "4").is_dir()
     monkeypatch.setattr(resume.environment, "peak_memory", lambda: 3)
-    monkeypatch.setattr("fairdd_jax.loop.training_set", pytest.fail)
-    again = distill(dataset, checkpoints=tmp_path, **chosen)
+    with monkeypatch.context() as patch:
+        patch.setattr("fairdd_jax.loop.training_set", pytest.fail)
+        again = distill(dataset, checkpoints=tmp_path, **chosen)
     np.testing.assert_array_equal(first.images, again.images)
     assert again.peak_memory() == 5  # of the process that computed
-    with pytest.raises(ConfigError, match="--steps 4 there, 5 here"):
-        distill(dataset, checkpoints=tmp_path, **(chosen | {"steps": 5}))
+    with pytest.raises(ConfigError, match="--steps 4 there, 3 here"):
+        distill(dataset, checkpoints=tmp_path, **(chosen | {"steps": 3}))
+    longer = distill(dataset, checkpoints=tmp_path, **(chosen | {"steps": 5}))
+    assert [line["update"] for line in longer.log] == [1, 2, 3, 4, 5]
+    assert longer.log[:4] == first.log
 
 
 # Signals
