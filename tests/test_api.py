@@ -100,12 +100,16 @@ def test_time_of_scoring_before_and_on_the_way_is_not_time_of_distilling(monkeyp
     run = started(**{"evaluate.every": 1})
     run.scoring.seconds = 1000.0
 
-    def evaluate():
+    def evaluate(archs, on_steps):
         run.scoring.seconds += 500.0
+
+    def run_updates(*args, restore, **options):
+        restore(None)
+        return iter(lines)
 
     lines = [Progress(step, step, 0.5, 1.0, 1.0, 1.0, 1.0, run.images) for step in (1, 2)]
     monkeypatch.setattr(run, "evaluate", evaluate)
-    monkeypatch.setattr(runs, "run_updates", lambda *args, **options: iter(lines))
+    monkeypatch.setattr(runs, "run_updates", run_updates)
     clock = iter([0.0, 1.0, 503.0])
     monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     run.distill()
