@@ -31,7 +31,7 @@ from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.presets import flat
 from fairdd_jax.report.record import read_results
 from fairdd_jax.resume import FOLDER as CHECKPOINTS
-from fairdd_jax.resume import is_longer
+from fairdd_jax.resume import grown
 from fairdd_jax.schema import SURROUNDINGS, completed
 
 HERE = Path(__file__).parent
@@ -82,9 +82,7 @@ class Job:
           so_far: or is its beginning.
         """
         mine, config = self.config(), completed(config)
-        may_differ = SURROUNDINGS
-        if so_far and is_longer(config, mine):
-            may_differ = may_differ | {"steps"}
+        may_differ = SURROUNDINGS | (grown(config, mine) if so_far else frozenset())
         return all(
             config.get(name) == value
             for name, value in mine.as_json().items()

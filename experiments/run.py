@@ -214,8 +214,8 @@ def _distil(this: Run, folder: Path, console: Console, options: Namespace, title
 
         def on_start(lines: list[dict[str, Any]]) -> None:
             nonlocal done
-            # Not before: until here a wrong option leaves what an earlier run has written.
             take_scores(this, saved)
+            # Not before: until here a wrong option leaves what an earlier run has written.
             if options.resume != "auto":
                 for name in outputs.OF_THE_WHOLE:
                     workdir.remove(folder / name)

@@ -162,8 +162,8 @@ class Keeper:
         self.close()
 
     def _check(self, record: Record, cells: list[Any]) -> None:
-        longer = {"steps"} if is_longer(record["config"], self.config) else set()
-        differences = _differences(record["config"], self.config, _MAY_DIFFER | longer)
+        may_differ = _MAY_DIFFER | grown(record["config"], self.config)
+        differences = _differences(record["config"], self.config, may_differ)
         if not differences and record["cells"] != cells:
             differences = "other numbers of training images"
         if differences:
@@ -197,14 +197,18 @@ def _differences(config: dict[str, Any], here: Config, may_differ: Set[str]) -> 
     return "; ".join(found[:_MOST_NAMED] + more)
 
 
-def is_longer(there: dict[str, Any], here: Config) -> bool:
-    """Whether a run can go on where another ends that has fewer steps.
+def grown(there: dict[str, Any], here: Config) -> frozenset[str]:
+    """Fields in which a run may differ from another and still go on where that ends.
 
     Args:
-      there: the configuration of the other, as a file has it, whatever else it says.
-      here: that of the run, whose learning rate must not follow from the number of steps.
+      there: the configuration of the other, as a file has it.
+      here: that of the run.
+
+    Returns:
+      ``steps`` if it has more of them, and a learning rate that does not follow from their number.
     """
-    return not here.lr_img_halved and there.get("steps", here.steps) < here.steps
+    has_more = there.get("steps", here.steps) < here.steps
+    return frozenset({"steps"} if has_more and not here.lr_img_halved else ())
 
 
 def _cells(run: "Run") -> list[Any]:
@@ -234,7 +238,7 @@ def refuse_overwriting(folder: Path, config: Config, *, resume: bool = False) ->
     results = saved_results(folder)
     updates = steps_in(folder / FOLDER)
     if results.get("complete"):
-        longer = {"steps"} if updates and is_longer(results["config"], config) else set()
+        longer = grown(results["config"], config) if updates else frozenset()
         differences = _differences(results["config"], config, SURROUNDINGS | longer)
         if differences or (longer and not resume):
             there = flat(results["config"])
@@ -269,8 +273,7 @@ def take_scores(run: "Run", results: dict[str, Any]) -> None:
     """
     there = completed(results.get("config", {}))
     here = run.config.as_json()
-    if is_longer(there, run.config):
-        here["steps"] = there["steps"]
+    here |= {name: there[name] for name in grown(there, run.config)}
     if there == here and (results.get("step"), run.step) == (here["steps"],) * 2:
         run.evaluations = results["evaluations"]
         run.evaluations_uint8 = results["evaluations_uint8"]
