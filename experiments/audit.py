@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code, which is 0 with warnings too."""
-    command = command_line.read_command(arguments, description=__doc__, needs_preset=False)
+    command = command_line.read_command(arguments, description=__doc__, is_run=False)
     if command is None:
         return 0
     config, options = command.config, command.options

@@ -27,7 +27,7 @@ def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
     places, rest = command_line.places(arguments, "FILE.pt", "OUT.npz")
     chosen, rest = _experiment(rest)
-    command = command_line.read_command(rest, description=__doc__, needs_preset=False)
+    command = command_line.read_command(rest, description=__doc__, is_run=False)
     if command is None:
         return 0
     if command.options.workdir is not None:

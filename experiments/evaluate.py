@@ -29,11 +29,12 @@ def run(arguments: list[str], console: Console) -> int:
     places, rest = command_line.places(arguments, "SET")
     distilled = load_distilled(places[0]) if places else None
     chosen = command_line.read_options(rest)[0].config
+    typed = [argument.removeprefix("--model=") for argument in rest]
     command = command_line.read_command(
         rest,
         description=__doc__,
-        needs_preset=False,
-        settings=rescoring.settings(distilled) if distilled and not chosen else None,
+        is_run=False,
+        settings=rescoring.settings(distilled, trusted=typed) if distilled and not chosen else None,
     )
     if command is None or distilled is None:
         return 0

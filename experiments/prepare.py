@@ -22,7 +22,7 @@ FOLDERS = {"utkface": utkface.folder_of, "bffhq": bffhq.folder_of}
 
 def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
-    command = command_line.read_command(arguments, description=__doc__, needs_preset=False)
+    command = command_line.read_command(arguments, description=__doc__, is_run=False)
     if command is None:
         return 0
     config, options = data.resolved(command.config.data), command.options

@@ -28,11 +28,10 @@ from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, unknown_name
-from fairdd_jax.presets import flat
 from fairdd_jax.report.record import read_results
 from fairdd_jax.resume import FOLDER as CHECKPOINTS
 from fairdd_jax.resume import grown
-from fairdd_jax.schema import SURROUNDINGS, completed
+from fairdd_jax.schema import SURROUNDINGS, completed, flat
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -34,7 +34,13 @@ from fairdd_jax.estimate import console as estimate_console
 from fairdd_jax.estimate import estimate
 from fairdd_jax.interrupts import Terminated
 from fairdd_jax.loop import Progress
-from fairdd_jax.resume import Keeper, refuse_overwriting, saved_results, take_scores
+from fairdd_jax.resume import (
+    Keeper,
+    refuse_other_images,
+    refuse_overwriting,
+    saved_results,
+    take_scores,
+)
 from fairdd_jax.run import Run
 
 
@@ -62,6 +68,9 @@ def run(arguments: list[str], console: Console) -> int:
     with workdir.locked(folder):
         _refuse_overwriting(configs, options.resume)
         dataset = terminal.load(command, console)
+        if options.resume != "never":
+            for place in configs:
+                refuse_other_images(place, dataset)
         runs: dict[str, Run] = {}
         if is_demo:
             runs = _compare(configs, dataset, folder, console, options)

@@ -7,6 +7,19 @@ import jax.numpy as jnp
 PRECISION = "highest"
 
 
+def normalised(weights: jax.Array) -> jax.Array:
+    """Weights (or counts, or booleans) divided by their sum along the last axis.
+
+    All zero if it is 0.
+
+    >>> normalised(jnp.array([[3, 0, 1], [0, 0, 0]])).tolist()
+    [[0.75, 0.0, 0.25], [0.0, 0.0, 0.0]]
+    """
+    weights = weights.astype(jnp.float32)
+    total = weights.sum(-1, keepdims=True)
+    return weights / jnp.maximum(total, jnp.finfo(weights.dtype).tiny)
+
+
 def group_weights(
     groups: jax.Array, *, num_groups: int, valid: jax.Array | None = None
 ) -> jax.Array:
@@ -28,8 +41,7 @@ def group_weights(
     member = groups[None, :] == jnp.arange(num_groups, dtype=groups.dtype)[:, None]
     if valid is not None:
         member &= valid[None, :]
-    member = member.astype(jnp.float32)
-    return member / jnp.maximum(member.sum(1, keepdims=True), 1.0)
+    return normalised(member)
 
 
 def group_centres(signals: jax.Array, weights: jax.Array) -> jax.Array:

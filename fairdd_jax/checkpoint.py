@@ -6,6 +6,7 @@ A file that was cut or changed on disk may still be readable; the seal is what t
 import glob
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fairdd_jax import workdir
+from fairdd_jax import hosts, workdir
 from fairdd_jax.errors import one_line
 
 PyTree = Any
@@ -94,6 +95,9 @@ class Checkpoints:
     ) -> tuple[PyTree, Record] | None:
         """The newest checkpoint that is whole; newer ones, which are not, are removed.
 
+        If none is, all are moved to the folder ``checkpoints.unreadable`` beside: what could not be
+        read this time, for want of memory for instance, may be read another time.
+
         Args:
           template: a tree of arrays like those that were saved, on the devices to restore them to.
             First axes may be longer or shorter by elements that are all zero.
@@ -102,6 +106,9 @@ class Checkpoints:
 
         Returns:
           The arrays and their record; None if no checkpoint is whole.
+
+        Raises:
+          WorkdirError: the folder cannot be written.
         """
         self._manager.wait_until_finished()  # those that are written in the background are seen
         for step in reversed(steps_in(self.folder)):
@@ -118,7 +125,7 @@ class Checkpoints:
                 continue
             self._remove_after(step)
             return arrays, record
-        self._remove_after(-1)
+        self._set_aside()
         return None
 
     def close(self) -> None:
@@ -153,6 +160,16 @@ class Checkpoints:
         if [int(value) for value in _checksums(leaves)] != list(checksums):
             raise ValueError("its arrays have changed")
         return jax.tree.unflatten(structure, leaves)
+
+    def _set_aside(self) -> None:
+        aside = self.folder.with_name(f"{self.folder.name}.unreadable")
+        with workdir.explained(self.folder, Exception):
+            for step in steps_in(self.folder) if hosts.is_first() else ():
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(aside / str(step), ignore_errors=True)
+                (self.folder / str(step)).rename(aside / str(step))
+            hosts.any_of(False)  # none looks before they are gone
+            self._manager.reload()
 
     def _remove_after(self, step: int) -> None:
         """Make room for what is computed again."""

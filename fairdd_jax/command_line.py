@@ -12,7 +12,7 @@ from fairdd_jax import config as configuration
 from fairdd_jax.config import Config
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.estimate import console as estimate_console
-from fairdd_jax.presets import flat
+from fairdd_jax.schema import flat
 
 # Options that only the program that distils has a use for.
 _OF_A_RUN = ("checkpoint_every", "checkpoints", "distributed", "profile", "resume", "tensorboard")
@@ -105,7 +105,11 @@ def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Nam
     return options
 
 
-def _add_options(parser: argparse.ArgumentParser) -> None:
+def _add_options(parser: argparse.ArgumentParser, *, is_run: bool = True) -> None:
+    def of_a_run(text: str) -> str:
+        """The help of what other programs take in order to refuse it with a reason."""
+        return text if is_run else argparse.SUPPRESS
+
     group = parser.add_argument_group("program")
     group.add_argument("--config", metavar="NAME", help="a preset; --list prints them")
     group.add_argument("--list", action="store_true", help="print the presets and stop")
@@ -118,36 +122,44 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cache_dir", metavar="DIR", help="where decoded images are kept")
     group.add_argument("--download", action="store_true", help="allow downloads")
     group.add_argument(
-        "--tensorboard", action="store_true", help="write the log for TensorBoard too"
+        "--tensorboard",
+        action="store_true",
+        help=of_a_run("write the log for TensorBoard too"),
     )
     group.add_argument(
-        "--profile", action="store_true", help="trace the updates between two lines of the log"
+        "--profile",
+        action="store_true",
+        help=of_a_run("trace the updates between two lines of the log"),
     )
     group.add_argument(
         "--resume",
         choices=("auto", "never"),
-        help="go on from the newest checkpoint in the output folder if there is one, or start over;"
-        " by default a run that was stopped, or is finished with other settings, is left alone",
+        help=of_a_run(
+            "go on from the newest checkpoint in the output folder if there is one, or start over; "
+            "by default a run that was stopped, or is finished with other settings, is left alone"
+        ),
     )
     group.add_argument(
         "--checkpoint_every",
         metavar="UPDATES",
         type=int,
         default=resume.EVERY,
-        help="updates between two checkpoints",
+        help=of_a_run("updates between two checkpoints"),
     )
     group.add_argument(
         "--checkpoints",
         metavar="N",
         type=int,
         default=resume.KEEP,
-        help="checkpoints that are kept: the last N and the best",
+        help=of_a_run("checkpoints that are kept: the last N and the best"),
     )
-    estimate_console.add_options(group)
+    estimate_console.add_options(group, shown=is_run)
     group.add_argument(
         "--distributed",
         metavar="PROCESSES",
-        help="join the other processes of this run: auto (Cloud TPU, SLURM), or HOST:PORT,N,I",
+        help=of_a_run(
+            "join the other processes of this run: auto (Cloud TPU, SLURM), or HOST:PORT,N,I"
+        ),
     )
 
 
@@ -166,7 +178,7 @@ def read_command(
     arguments: list[str],
     *,
     description: str | None,
-    needs_preset: bool = True,
+    is_run: bool = True,
     settings: dict[str, Any] | None = None,
 ) -> Command | None:
     """Read a command line; None if it asked for the list or the help, which is then printed.
@@ -174,7 +186,7 @@ def read_command(
     Args:
       arguments: what was typed.
       description: of the program, for its help.
-      needs_preset: whether --data.name does not suffice in place of --config.
+      is_run: whether the program distils: it needs --config, and others refuse its options.
       settings: what stands in place of a preset without --config; with the name of another data
         set, those of the data are left out.
 
@@ -188,12 +200,12 @@ def read_command(
     options, rest = read_options(arguments)
     typed = {argument.partition("=")[0] for argument in arguments}
     for name in _OF_A_RUN:
-        if f"--{name}" in typed and not needs_preset:
+        if f"--{name}" in typed and not is_run:
             raise ConfigError(f"--{name} is for experiments/run.py; leave it out")
     for name in ("checkpoint_every", "checkpoints"):
         if (value := getattr(options, name)) < 1:
             raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")
-    estimate_console.check_options(options, is_run=needs_preset)
+    estimate_console.check_options(options, is_run=is_run)
     if options.list:
         for name, line in presets.names().items():
             print(f"{name:16} {line}")
@@ -205,10 +217,10 @@ def read_command(
     )
     settings = preset or _of_data_set(settings or {}, rest)
     if any(argument in ("-h", "--help") for argument in rest):
-        _print_help(settings, description)
+        _print_help(settings, description, is_run=is_run)
         return None
-    if not preset and (needs_preset or options.recipe or options.quick):
-        changed = "" if needs_preset else ", which --recipe and --quick change"
+    if not preset and (is_run or options.recipe or options.quick):
+        changed = "" if is_run else ", which --recipe and --quick change"
         raise ConfigError(f"--config NAME is missing{changed}; --list prints the names")
     fields = configuration.parser({"data.name": ""} | settings)
     _add_options(fields)
@@ -239,10 +251,10 @@ def _of_data_set(settings: dict[str, Any], arguments: list[str]) -> dict[str, An
     return {name: value for name, value in settings.items() if not name.startswith("data.")}
 
 
-def _print_help(settings: dict[str, Any], description: str | None) -> None:
+def _print_help(settings: dict[str, Any], description: str | None, *, is_run: bool) -> None:
     """Every field with its type and its value in the chosen preset."""
     resolved = flat(dataclasses.asdict(configuration.make(settings))) if settings else {}
     fields = configuration.parser(resolved)
     fields.description = description
-    _add_options(fields)
+    _add_options(fields, is_run=is_run)
     fields.print_help()

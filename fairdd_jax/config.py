@@ -15,9 +15,8 @@ from jsonargparse import ArgumentParser
 
 from fairdd_jax.data import DataConfig
 from fairdd_jax.errors import ConfigError, unknown_name
-from fairdd_jax.presets import flat
 from fairdd_jax.resolve import BASELINES, baselines, halvings, resolve, unread
-from fairdd_jax.schema import Config, EvaluateConfig, Init
+from fairdd_jax.schema import Config, EvaluateConfig, Init, flat
 
 __all__ = [
     "BASELINES",

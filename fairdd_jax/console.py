@@ -1,5 +1,6 @@
 """What a person sees in the terminal: errors in one line, progress bars and a table of scores."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,10 +26,15 @@ _WIDTH = 160  # columns where there is no terminal to ask, as in a log
 def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]) -> int:
     """Run a program; a user's mistake becomes one line, and its kind the exit code."""
     try:
-        return program(arguments, Console(width=None if sys.stdout.isatty() else _WIDTH))
+        code = program(arguments, Console(width=None if sys.stdout.isatty() else _WIDTH))
+        sys.stdout.flush()
+        return code
     except FairDDError as error:
         say(Console(stderr=True), f"error: {error}")
         return error.exit_code
+    except BrokenPipeError:  # whoever read it has seen enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         return interrupts.INTERRUPTED
     except interrupts.Terminated:

@@ -8,8 +8,7 @@ import numpy as np
 
 from fairdd_jax import models
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
-from fairdd_jax.sharding import REPLICATED, SPLIT, local_mesh, place, spread
+from fairdd_jax.sharding import REPLICATED, SPLIT, local_mesh, place, shard_map
 
 PyTree = Any
 
@@ -23,7 +22,7 @@ class Embedding:
       network: a module of `fairdd_jax.models`.
       dataset: image shape and normalisation.
       chunk: images that pass through the network at once, on every device.
-      dtype: type of the arithmetic in the network, see `fairdd_jax.models.run`.
+      dtype: type of the arithmetic in the network, see `fairdd_jax.models.apply`.
     """
 
     def __init__(self, network: nn.Module, dataset: Dataset, *, chunk: int, dtype: str = "float32"):
@@ -34,7 +33,7 @@ class Embedding:
         self.mesh = local_mesh()
         stride = chunk * self.mesh.size
         self.size = -(-_BLOCK // stride) * stride
-        self._of_block = jax.jit(spread(self._of_device, self.mesh, (REPLICATED, SPLIT), SPLIT))
+        self._of_block = jax.jit(shard_map(self._of_device, self.mesh, (REPLICATED, SPLIT), SPLIT))
 
     def __call__(self, variables: PyTree, images: np.ndarray) -> np.ndarray:
         """Features ``[n, D]`` float32 of images ``[n, H, W, C]``, memory-mapped or not."""
@@ -49,8 +48,10 @@ class Embedding:
 
     def _of_device(self, variables: PyTree, pixels: jax.Array) -> jax.Array:
         def of_chunk(chunk: jax.Array) -> jax.Array:
-            images = normalise(chunk, mean=self.dataset.mean, std=self.dataset.std)
-            outputs, _ = models.run(self.network, variables, images, train=False, dtype=self.dtype)
+            images = self.dataset.normalise(chunk)
+            outputs, _ = models.apply(
+                self.network, variables, images, train=False, dtype=self.dtype
+            )
             return outputs.features
 
         chunks = pixels.reshape(-1, self.chunk, *self.dataset.image_shape)

@@ -14,12 +14,11 @@ from jax.stages import Compiled, Wrapped
 from fairdd_jax import models
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset, Split
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.environment import on_cpu
 from fairdd_jax.hosts import fetch
 from fairdd_jax.metrics import FairnessReport, deo_floor, fairness_report
 from fairdd_jax.schedule import Schedule
-from fairdd_jax.sharding import DATA, NETWORK, REPLICATED, network_mesh, own_part, place, spread
+from fairdd_jax.sharding import DATA, NETWORK, REPLICATED, network_mesh, own_part, place, shard_map
 from fairdd_jax.train import Trainer, TrainState
 
 PyTree = Any
@@ -52,8 +51,9 @@ class Evaluation:
         """Mean, population standard deviation and value per network of every score: results.json.
 
         Fractions in [0, 1]; None where the test set has nothing to measure (no image in a cell, no
-        class with two groups). The floors are what perfectly fair classifiers with the networks'
-        accuracies would show by chance on this test set.
+        class with two groups; of a data set with a single group, gaps are 0). The floors are what
+        perfectly fair classifiers with the networks' accuracies would show by chance on this test
+        set.
         """
         floors = [deo_floor(report, seed=0) for report in self.reports]
         floor_max, floor_mean = map(_known, np.mean(floors, axis=0))
@@ -131,7 +131,7 @@ class Evaluator:
 
         def of_networks(function: Callable[..., PyTree], *others: Any, **options: Any) -> Wrapped:
             specs = (per_network, *others)
-            return jax.jit(spread(function, self.mesh, specs, per_network), **options)
+            return jax.jit(shard_map(function, self.mesh, specs, per_network), **options)
 
         self._init = of_networks(
             jax.vmap(lambda key: self.trainer.init(key, self.dataset.image_shape))
@@ -140,7 +140,7 @@ class Evaluator:
         of_run = (REPLICATED, REPLICATED, per_network, REPLICATED, REPLICATED, REPLICATED)
         self._run = of_networks(self._run_networks, *of_run, donate_argnums=0)
         of_test, tested = (per_network, REPLICATED), PartitionSpec(NETWORK, DATA)
-        self._predict = jax.jit(spread(self._predict_networks, self.mesh, of_test, tested))
+        self._predict = jax.jit(shard_map(self._predict_networks, self.mesh, of_test, tested))
 
     def evaluate(
         self,
@@ -259,8 +259,8 @@ class Evaluator:
 
         def of_network(variables: PyTree) -> jax.Array:
             def of_chunk(pixels: jax.Array) -> jax.Array:
-                x = normalise(pixels, mean=self.dataset.mean, std=self.dataset.std)
-                outputs, _ = models.run(
+                x = self.dataset.normalise(pixels)
+                outputs, _ = models.apply(
                     self.network, variables, x, train=False, dtype=self.trainer.dtype
                 )
                 return outputs.logits.argmax(-1)

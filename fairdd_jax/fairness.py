@@ -34,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairdd_jax.centres import group_centres
+from fairdd_jax.centres import group_centres, normalised
 from fairdd_jax.distances import Distance
 
 PyTree = Any
@@ -43,37 +43,35 @@ Fairness = Literal[
 ]
 
 
-def normalised(weights: jax.Array) -> jax.Array:
-    """Weights divided by their sum; all zero if it is 0.
-
-    >>> normalised(jnp.array([3.0, 0.0, 1.0])).tolist(), normalised(jnp.zeros(2)).tolist()
-    ([0.75, 0.0, 0.25], [0.0, 0.0])
-    """
-    return weights / jnp.maximum(weights.sum(), jnp.finfo(weights.dtype).tiny)
+# A loss of one class: of (centres, synthetic, distance, shares, present).
+Mode = Callable[[PyTree, PyTree, Distance, jax.Array, jax.Array], jax.Array]
+# Of every group: of (shares, present).
+Weights = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def _pooled(centres: PyTree, weights: jax.Array) -> PyTree:
-    return jax.tree.map(lambda centre: group_centres(centre, weights), centres)
+def _of_mean(weights: Weights) -> Mode:
+    """The mode that matches one weighted mean of the centres."""
 
+    def mode(
+        centres: PyTree,
+        synthetic: PyTree,
+        distance: Distance,
+        shares: jax.Array,
+        present: jax.Array,
+    ) -> jax.Array:
+        of_groups = weights(shares, present)
+        mean = jax.tree.map(lambda centre: group_centres(centre, of_groups), centres)
+        return distance(mean, synthetic)
 
-def _vanilla(
-    centres: PyTree, synthetic: PyTree, distance: Distance, shares: jax.Array, present: jax.Array
-) -> jax.Array:
-    return distance(_pooled(centres, shares), synthetic)
-
-
-def _cobra(
-    centres: PyTree, synthetic: PyTree, distance: Distance, shares: jax.Array, present: jax.Array
-) -> jax.Array:
-    return distance(_pooled(centres, normalised(present)), synthetic)
+    return mode
 
 
 def _terms(centres: PyTree, synthetic: PyTree, distance: Distance) -> jax.Array:
     return jax.vmap(distance, in_axes=(0, None))(centres, synthetic)
 
 
-def _weighted(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[..., jax.Array]:
-    """The mode that adds the groups' terms with weights, a function of ``(shares, present)``."""
+def _weighted(weights: Weights) -> Mode:
+    """The mode that adds the groups' terms with weights."""
 
     def mode(
         centres: PyTree,
@@ -89,7 +87,7 @@ def _weighted(weights: Callable[[jax.Array, jax.Array], jax.Array]) -> Callable[
     return mode
 
 
-def _power(exponent: float) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def _power(exponent: float) -> Weights:
     """Weights proportional to a power of the shares, of mean 1 over the present groups."""
     return lambda shares, present: present.sum() * normalised(present * shares**exponent)
 
@@ -101,11 +99,11 @@ def _groupdro(
     return jnp.where(present.any(), jnp.max(jnp.where(present > 0, terms, -jnp.inf)), 0.0)
 
 
-FAIRNESS: dict[Fairness, Callable[..., jax.Array]] = {
-    "vanilla": _vanilla,
+FAIRNESS: dict[Fairness, Mode] = {
+    "vanilla": _of_mean(lambda shares, present: shares),
     "fairdd": _weighted(lambda shares, present: present),
     "fairdd_mean": _weighted(lambda shares, present: normalised(present)),
-    "cobra": _cobra,
+    "cobra": _of_mean(lambda shares, present: normalised(present)),
     "inverse_size": _weighted(_power(-1.0)),
     "ldam": _weighted(_power(-0.25)),
     "groupdro": _groupdro,

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fairdd_jax.centres import PRECISION, group_centres, group_weights
+from fairdd_jax.centres import PRECISION, group_centres, group_weights, normalised
 from fairdd_jax.distances import (
     FEATURE_DISTANCES,
     GRADIENT_DISTANCES,
@@ -25,7 +25,7 @@ from fairdd_jax.distances import (
     Distance,
 )
 from fairdd_jax.errors import unknown_name
-from fairdd_jax.fairness import FAIRNESS, normalised
+from fairdd_jax.fairness import FAIRNESS
 
 __all__ = [
     "FAIRNESS",

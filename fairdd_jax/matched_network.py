@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError
-from fairdd_jax.failure import FailureState, LearningFromFailure
 from fairdd_jax.fairness import inverse_shares
+from fairdd_jax.learning_from_failure import FailureState, LearningFromFailure
 from fairdd_jax.train import Trainer, TrainState
 
 Network: TypeAlias = TrainState | FailureState
@@ -47,7 +47,7 @@ class MatchedNetwork:
         self.trainer = trainer
         train, weighs = dataset.train, config.debias == "inverse_share"
         self._importance = inverse_shares(train.labels, train.groups) if weighs else None
-        self._failure = LearningFromFailure(trainer, dataset.num_classes)
+        self._lff = LearningFromFailure(trainer, dataset.num_classes)
 
     def fresh(self, key: jax.Array) -> Network:
         """A network before any training; for lff with the one whose failures it learns from."""
@@ -55,7 +55,7 @@ class MatchedNetwork:
         if self.config.debias != "lff":
             return network
         biased = self._begun(jax.random.fold_in(key, 1))
-        return self._failure.start(network, biased, num_images=len(self.dataset.train))
+        return self._lff.start(network, biased, num_images=len(self.dataset.train))
 
     def _begun(self, key: jax.Array) -> TrainState:
         config = self.config
@@ -77,7 +77,7 @@ class MatchedNetwork:
         warmup, inner = (-(-images // config.batch_train) for images in drawn)
         if real != (config.inner_real > 0):
             return warmup, inner
-        synthetic = dataset.num_classes * config.ipc * config.factor**2
+        synthetic = dataset.num_classes * config.decoded_ipc
         per_epoch = self.trainer.steps_per_epoch(len(dataset.train) if real else synthetic)
         return warmup + config.warmup_epochs * per_epoch, inner + config.inner_epochs * per_epoch
 
@@ -112,7 +112,7 @@ class MatchedNetwork:
         training = images, labels, key, 0, last
         if isinstance(network, FailureState):
             if real:
-                return self._failure.run(network, *training)
+                return self._lff.run(network, *training)
             return network._replace(network=self.trainer.run(network.network, *training))
         importance = self._importance if real else None
         weights = None if importance is None else jnp.asarray(importance)

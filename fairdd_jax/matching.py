@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from fairdd_jax import augment, formation, models
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.data.sampling import RealBatch, Sampler
 from fairdd_jax.distances import KERNEL_DISTANCES, is_kernel
 from fairdd_jax.errors import ConfigError
@@ -20,8 +19,8 @@ from fairdd_jax.sharding import AXES, CLASS, DATA, own_part
 PyTree = Any
 
 
-class OfClass(NamedTuple):
-    """What belongs to one class in an update, or to each of several."""
+class ClassBatch(NamedTuple):
+    """What one class, or each of several, brings to an update."""
 
     drawn: RealBatch
     label: jax.Array
@@ -31,7 +30,7 @@ class OfClass(NamedTuple):
     exists: jax.Array | None = None
     """False of what fills a device up; None if everything exists."""
 
-    def kept(self, tree: PyTree) -> PyTree:
+    def masked(self, tree: PyTree) -> PyTree:
         """What the class adds to a sum over classes."""
         if self.exists is None:
             return tree
@@ -69,41 +68,25 @@ class Matching:
         self.network = network
         self.method = method_named(config.method)
         self.sampler = sampler
-        if self.method.layers and not self._has_layers():
+        outputs, variables = models.shapes(network, dataset.image_shape)
+        if self.method.layers and not outputs.layers:
             raise ConfigError(
                 f"{config.method} matches the layers of a network and {config.model} names none; "
                 "choose --model ConvNet or one of its variants"
             )
-        if config.distance in KERNEL_DISTANCES and not self._has_kernels():
+        has_kernels = any(map(is_kernel, jax.tree.leaves(variables["params"])))
+        if config.distance in KERNEL_DISTANCES and not has_kernels:
             raise ConfigError(
                 f"--distance {config.distance} matches convolutions and {config.model} has none; "
                 "choose --distance ours, or --model ConvNet"
             )
-
-    def _made(self) -> tuple[models.Outputs, PyTree]:
-        """Shapes of what the network gives, and of its variables."""
-        image = jnp.zeros((1, *self.dataset.image_shape))
-        made: tuple[models.Outputs, PyTree] = jax.eval_shape(
-            lambda key: self.network.init_with_output(key, image), jax.random.key(0)
-        )
-        return made
-
-    def _has_layers(self) -> bool:
-        return bool(self._made()[0].layers)
-
-    def _has_kernels(self) -> bool:
-        return any(map(is_kernel, jax.tree.leaves(self._made()[1]["params"])))
-
-    def normalise(self, images: jax.Array) -> jax.Array:
-        """What networks see of real images."""
-        return normalise(images, mean=self.dataset.mean, std=self.dataset.std)
 
     def decode(self, images: jax.Array) -> jax.Array:
         """What networks see of the synthetic images of a class, ``[factor**2 I, H, W, C]``."""
         return decoded(self.config, self.dataset, images)
 
     def __call__(
-        self, synthetic: jax.Array, variables: PyTree, classes: OfClass
+        self, synthetic: jax.Array, variables: PyTree, classes: ClassBatch
     ) -> tuple[jax.Array, jax.Array]:
         """Loss of every class ``[C]``, and its gradient with respect to the synthetic images."""
         forward = self._forward(variables)
@@ -117,19 +100,21 @@ class Matching:
         if self.method.cobra_class_mean and self.config.fairness == "cobra":
             scale = 1.0 / self.dataset.num_classes
 
-        def of_class(images: jax.Array, of: OfClass, pull: Pull) -> tuple[jax.Array, jax.Array]:
-            real = self._real(of, chunk)
-            signals = self.method.group_signals(forward, params, real, of.label)
+        def class_loss(
+            images: jax.Array, batch: ClassBatch, pull: Pull
+        ) -> tuple[jax.Array, jax.Array]:
+            real = self._real(batch, chunk)
+            signals = self.method.group_signals(forward, params, real, batch.label)
             if self.num_parts > 1:
                 signals = jax.lax.psum(signals, DATA)
 
             def loss(x: jax.Array) -> jax.Array:
-                signal = self._synthetic_signal(forward, params, x, of, chunk)
+                signal = self._synthetic_signal(forward, params, x, batch, chunk)
                 value = scale * self.method.loss(
                     signals,
                     signal,
-                    shares=of.drawn.shares,
-                    present=of.drawn.weights.any(1),
+                    shares=batch.drawn.shares,
+                    present=batch.drawn.weights.any(1),
                     fairness=self.config.fairness,
                     distance=self.config.distance,
                 )
@@ -138,10 +123,10 @@ class Matching:
                     value += pull.value + moved - jax.lax.stop_gradient(moved)
                 return value
 
-            kept: tuple[jax.Array, jax.Array] = of.kept(jax.value_and_grad(loss)(images))
-            return kept
+            masked: tuple[jax.Array, jax.Array] = batch.masked(jax.value_and_grad(loss)(images))
+            return masked
 
-        return self._map(of_class, synthetic, classes, pulls)
+        return self._map(class_loss, synthetic, classes, pulls)
 
     def _map(self, function: Callable[..., PyTree], *of_classes: PyTree) -> PyTree:
         # One class after the other keeps every branch a branch: under vmap all augmentations
@@ -153,44 +138,44 @@ class Matching:
             return jax.lax.map(lambda xs: function(*xs), of_classes)
         return jax.lax.map(lambda xs: function(*xs), of_classes, batch_size=together)
 
-    def _augmented(self, of: OfClass) -> Callable[[jax.Array], jax.Array]:
+    def _augmented(self, batch: ClassBatch) -> Callable[[jax.Array], jax.Array]:
         """The augmentation that real and synthetic images of a class share."""
         strategy = self.config.dsa_strategy
-        parameters = augment.sample(of.key, self.dataset.image_shape, strategy=strategy)
+        parameters = augment.sample(batch.key, self.dataset.image_shape, strategy=strategy)
         return lambda x: augment.apply(parameters, x, strategy=strategy)
 
-    def _real(self, of: OfClass, chunk: int) -> Real:
-        assert of.images is not None
+    def _real(self, batch: ClassBatch, chunk: int) -> Real:
+        assert batch.images is not None
         num_images = self.sampler.batch_size
         # No larger than the average group, since every group's last block is padded.
         block = min(self.config.chunk, -(-num_images // self.dataset.num_groups))
-        augmented = self._augmented(of)
+        augmented = self._augmented(batch)
         return Real(
-            of.images.reshape(-1, *self.dataset.image_shape),
-            own_part(of.drawn.weights, self.num_parts, DATA, axis=-1),
-            lambda x: augmented(self.normalise(x)),
-            chunk,
-            block,
-            self.sampler.num_blocks(block),
+            images=batch.images.reshape(-1, *self.dataset.image_shape),
+            weights=own_part(batch.drawn.weights, self.num_parts, DATA, axis=-1),
+            prepare=lambda x: augmented(self.dataset.normalise(x)),
+            chunk=chunk,
+            block=block,
+            num_blocks=self.sampler.num_blocks(block),
         )
 
     def _chunk(self, variables: PyTree) -> int:
         if "batch_stats" in variables and not self.method.frozen_statistics:
             # Batch statistics need the whole batch.
-            synthetic = self.config.ipc * self.config.factor**2
+            synthetic = self.config.decoded_ipc
             return max(self.sampler.batch_size, synthetic)
         return self.config.chunk
 
     def _synthetic_signal(
-        self, forward: Forward, params: PyTree, images: jax.Array, of: OfClass, chunk: int
+        self, forward: Forward, params: PyTree, images: jax.Array, batch: ClassBatch, chunk: int
     ) -> PyTree:
         x = self.decode(images)
         most = self.config.batch_syn
         if 0 < most < x.shape[0]:
-            chosen = jax.random.permutation(jax.random.fold_in(of.key, most), x.shape[0])[:most]
+            chosen = jax.random.permutation(jax.random.fold_in(batch.key, most), x.shape[0])[:most]
             x = x[chosen]
         return self.method.synthetic_signal(
-            forward, params, self._augmented(of)(x), of.label, chunk
+            forward, params, self._augmented(batch)(x), batch.label, chunk
         )
 
     def _pulls(
@@ -198,30 +183,30 @@ class Matching:
         forward: Forward,
         params: PyTree,
         synthetic: jax.Array,
-        classes: OfClass,
+        classes: ClassBatch,
         chunk: int,
     ) -> Pull:
         """What the real images of all classes do to the synthetic mean of each of these."""
         assert self.method.coupling is not None
         coupling = self.method.coupling
 
-        def mean(images: jax.Array, of: OfClass) -> jax.Array:
-            return self._synthetic_signal(forward, params, images, of, chunk)[0]
+        def mean(images: jax.Array, batch: ClassBatch) -> jax.Array:
+            return self._synthetic_signal(forward, params, images, batch, chunk)[0]
 
         num_classes = self.dataset.num_classes
         everywhere = jax.lax.all_gather(self._map(mean, synthetic, classes), CLASS, tiled=True)
         slots, means = everywhere.shape[0], everywhere[:num_classes]
 
-        def of_class(of: OfClass) -> Pull:
+        def class_pull(batch: ClassBatch) -> Pull:
             # As if `batch_real` images had been drawn uniformly from the class, however many were.
-            weights = (of.drawn.shares @ of.drawn.weights) * self.config.batch_real
-            real = self._real(of, chunk)
+            weights = (batch.drawn.shares @ batch.drawn.weights) * self.config.batch_real
+            real = self._real(batch, chunk)
             own = own_part(weights, self.num_parts, DATA, axis=-1)
-            pull: Pull = of.kept(coupling(forward, params, real, of.label, own, means))
+            pull: Pull = batch.masked(coupling(forward, params, real, batch.label, own, means))
             return pull
 
         axes = AXES if self.num_parts > 1 else CLASS
-        total = jax.tree.map(lambda x: jax.lax.psum(x.sum(0), axes), self._map(of_class, classes))
+        total = jax.tree.map(lambda x: jax.lax.psum(x.sum(0), axes), self._map(class_pull, classes))
         filled = jnp.pad(total.gradient, ((0, slots - num_classes), (0, 0)))
         own = own_part(filled, slots // synthetic.shape[0], CLASS)
         return Pull(jnp.full(synthetic.shape[0], total.value / num_classes), own)
@@ -230,7 +215,7 @@ class Matching:
         def forward(
             params: PyTree, images: jax.Array, mask: jax.Array | None = None
         ) -> models.Outputs:
-            outputs, _ = models.run(
+            outputs, _ = models.apply(
                 self.network,
                 {**variables, "params": params},
                 images,

@@ -21,7 +21,6 @@ import numpy as np
 from fairdd_jax import environment
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.errors import ConfigError, DataError
 from fairdd_jax.matching import decoded
@@ -160,7 +159,7 @@ def convert(saved: Saved, config: Config, dataset: Dataset) -> DistilledSet:
         images, labels = np.concatenate(parts), np.repeat(labels, config.factor**2)
     config = dataclasses.replace(config, ipc=len(coded) // dataset.num_classes)
     return DistilledSet(
-        to_pixels(images, mean=dataset.mean, std=dataset.std),
+        dataset.to_pixels(images),
         images,
         labels,
         dataset.mean,

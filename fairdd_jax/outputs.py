@@ -11,7 +11,6 @@ from PIL import Image
 from fairdd_jax import comparison, environment, hosts, report, workdir
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.report import Analysis, Record
 
@@ -79,6 +78,7 @@ def described(dataset: Dataset) -> dict[str, Any]:
         "groups": list(dataset.groups),
         "train_cell_counts": dataset.cell_counts(dataset.train).tolist(),
         "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
+        "fingerprint": dataset.fingerprint(),
         "notes": list(dataset.notes),
     }
 
@@ -108,7 +108,7 @@ def save_state(run: "Run", folder: Path) -> None:
     save_config(run, folder)
     workdir.write_lines(folder / "metrics.jsonl", run.log)
     run.distilled().save(folder / "distilled.npz")
-    pixels = to_pixels(run.images, mean=run.dataset.mean, std=run.dataset.std)
+    pixels = run.dataset.to_pixels(run.images)
     picture = report.png_bytes(report.grid(pixels))
     workdir.write_atomically(folder / "images" / f"step_{run.step:06d}.png", picture)
     workdir.write_json(folder / "results.json", run.results())
@@ -125,7 +125,9 @@ def save(run: "Run", folder: Path) -> None:
         return
     if run.analysis is None:
         # Scores of an earlier process were taken over, and with them its networks' features.
-        known = Analysis.read(folder) if run.evaluations and not run.trained else None
+        known = (
+            Analysis.read(folder, step=run.step) if run.evaluations and not run.trained else None
+        )
         run.analysis = known or report.analyse(run)
     run.analysis.save(folder)
     save_page([report.read(folder, name=run.config.fairness)], folder)

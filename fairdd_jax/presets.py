@@ -6,6 +6,7 @@ from typing import Any
 
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.methods import METHODS, method_named
+from fairdd_jax.schema import flat
 
 
 def table() -> dict[str, Any]:
@@ -99,16 +100,3 @@ def _shared(method: str, data: str | None, *, quick: bool) -> dict[str, Any]:
         if fits and entry.get("quick", False) == quick:
             settings |= flat(entry["settings"])
     return settings
-
-
-def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested dict with dotted keys.
-
-    >>> flat({"ipc": 1, "evaluate": {"epochs": 300}})
-    {'ipc': 1, 'evaluate.epochs': 300}
-    """
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        dotted = prefix + key
-        result |= flat(value, f"{dotted}.") if isinstance(value, dict) else {dotted: value}
-    return result

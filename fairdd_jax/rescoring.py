@@ -1,40 +1,49 @@
 """Scores of a distilled set that comes from a file, whoever made it, as a run scores its own."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from fairdd_jax import config as configuration
-from fairdd_jax import environment, outputs
+from fairdd_jax import environment, models, outputs
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.errors import ConfigError
-from fairdd_jax.presets import flat
 from fairdd_jax.schedule import passes, synthetic_schedule
+from fairdd_jax.schema import flat
 from fairdd_jax.scoring import Scoring
 
 _SHOWN = 5  # class names that a message shows
 
 
-def settings(distilled: DistilledSet) -> dict[str, Any]:
+def settings(distilled: DistilledSet, *, trusted: Collection[str] = ()) -> dict[str, Any]:
     """The settings of the run that made a set, but without baselines; empty if it does not say.
 
+    Args:
+      distilled: the set, which may come from anybody.
+      trusted: networks ``module:function`` that may be imported, which runs their code.
+
     Raises:
-      ConfigError: they are no settings of this version.
+      ConfigError: they are no settings of this version, or name a network that is not trusted.
     """
     config = distilled.meta.get("config")
     if config is None:
         return {}
     try:
-        own = configuration.make(flat(config))
+        values = flat(config)
+        networks = {values.get("model"), *str(values.get("evaluate.archs")).split(",")}
+        for name in filter(models.is_import, map(str, networks)):
+            if name not in trusted:
+                raise ConfigError(f"network {name} is code; to run it, type --model {name}")
+        own = configuration.make(values)
     except (ConfigError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"the distilled set holds settings that are none of this version ({error}); choose "
-            "some with --config"
+            f"the distilled set holds settings that cannot be taken over ({error}); or choose some "
+            "with --config"
         ) from None
     return flat(dataclasses.asdict(own)) | {"evaluate.baselines": "none"}
 

@@ -9,8 +9,7 @@ from fairdd_jax import augment, data, models, sharding
 from fairdd_jax.environment import on_cpu
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.methods import method_named
-from fairdd_jax.presets import flat
-from fairdd_jax.schema import Config, EvaluateConfig
+from fairdd_jax.schema import Config, EvaluateConfig, flat
 
 T = TypeVar("T")
 

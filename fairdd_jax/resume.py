@@ -14,11 +14,11 @@ import numpy as np
 from fairdd_jax import environment, hosts, workdir
 from fairdd_jax.checkpoint import Checkpoints, Record, steps_in
 from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError, DataError, WorkdirError
 from fairdd_jax.hosts import fetch
 from fairdd_jax.loop import LoopState, Progress
-from fairdd_jax.presets import flat
-from fairdd_jax.schema import SURROUNDINGS, completed
+from fairdd_jax.schema import SURROUNDINGS, completed, flat
 
 if TYPE_CHECKING:
     from fairdd_jax.run import Run
@@ -79,8 +79,7 @@ class Keeper:
 
         Args:
           start: the state before the first update, for its shapes and devices.
-          run: before its first update; its images of every (class, group) cell tell other data
-            from these.
+          run: before its first update.
 
         Raises:
           ConfigError: the checkpoints are of another configuration, or of other data.
@@ -89,10 +88,9 @@ class Keeper:
         if not self._resume:
             _remove(self.folder)
         self._checkpoints = Checkpoints(self.folder, keep=self._keep)
-        cells = _cells(run)
 
         def check(record: Record) -> None:
-            self._check(record, cells)
+            self._check(record, run)
 
         found = self._checkpoints.restore(start, check=check, on_damaged=self._note_damage)
         if found is None:
@@ -137,6 +135,7 @@ class Keeper:
             "versions": environment.versions(),
             "best": self._best,
             "cells": _cells(run),
+            "images": run.dataset.fingerprint(),
             "log": run.log,
             "evaluations": run.evaluations,
             "evaluations_uint8": run.evaluations_uint8,
@@ -161,11 +160,14 @@ class Keeper:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.close()
 
-    def _check(self, record: Record, cells: list[Any]) -> None:
+    def _check(self, record: Record, run: "Run") -> None:
         may_differ = _MAY_DIFFER | grown(record["config"], self.config)
         differences = _differences(record["config"], self.config, may_differ)
-        if not differences and record["cells"] != cells:
+        if not differences and record["cells"] != _cells(run):
             differences = "other numbers of training images"
+        images = run.dataset.fingerprint()
+        if not differences and record.get("images", images) != images:  # older ones do not tell
+            differences = "other images"
         if differences:
             raise ConfigError(
                 f"the checkpoints in {self.folder} are of another run: {differences}; {_INSTEAD}"
@@ -254,6 +256,30 @@ def refuse_overwriting(folder: Path, config: Config, *, resume: bool = False) ->
         )
 
 
+def refuse_other_images(folder: Path, dataset: Dataset) -> None:
+    """See that the results of a finished run in the folder are not of other images.
+
+    Args:
+      folder: the output folder, of which `refuse_overwriting` has seen the settings.
+      dataset: that the run is to be of.
+
+    Raises:
+      WorkdirError: they are.
+    """
+    results = saved_results(folder)
+    if results.get("complete") and not _same_images(results, dataset):
+        raise WorkdirError(
+            f"{folder} holds a finished run on other images than those of this {dataset.name}; "
+            f"{_INSTEAD}"
+        )
+
+
+def _same_images(results: dict[str, Any], dataset: Dataset) -> bool:
+    """Whether results are of these images, or, as older ones, do not say of which."""
+    there = results.get("dataset", {}).get("fingerprint")
+    return there is None or there == dataset.fingerprint()
+
+
 def saved_results(folder: Path) -> dict[str, Any]:
     """The content of results.json, empty if there is none or it is damaged."""
     try:
@@ -270,11 +296,27 @@ def take_scores(run: "Run", results: dict[str, Any]) -> None:
       run: as it is before what is left of it.
       results: its content; of another run, or unless both are after the last step of what it
         tells of, it is left aside.
+
+    Raises:
+      WorkdirError: they are of a finished run that was to go on, and of its checkpoints none can be
+        read.
     """
     there = completed(results.get("config", {}))
     here = run.config.as_json()
     here |= {name: there[name] for name in grown(there, run.config)}
-    if there == here and (results.get("step"), run.step) == (here["steps"],) * 2:
+    same = there == here and _same_images(results, run.dataset)
+    if (
+        same
+        and results.get("complete")
+        and grown(there, run.config)
+        and 0 == run.step < here["steps"]
+    ):
+        raise WorkdirError(
+            f"there is a finished run of {here['steps']} steps that cannot go on: none of its "
+            f"checkpoints can be read; {_INSTEAD}"
+        )
+    if same and (results.get("step"), run.step) == (here["steps"],) * 2:
         run.evaluations = results["evaluations"]
         run.evaluations_uint8 = results["evaluations_uint8"]
         run.baselines = results["baselines"]
+        run.scoring.seconds += results["timing"]["evaluate_s"]

@@ -15,7 +15,6 @@ from fairdd_jax import config as configuration
 from fairdd_jax import environment, outputs, report, seeds
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.formation import check_factor
@@ -78,7 +77,7 @@ class Run:
             init=config.init,
             factor=config.factor,
         )
-        self.start = to_pixels(self.images, mean=dataset.mean, std=dataset.std)
+        self.start = dataset.to_pixels(self.images)
         self.trained: dict[str, Any] = {}
         self.analysis: report.Analysis | None = None
         self.scoring = Scoring(config, dataset)
@@ -105,11 +104,13 @@ class Run:
             the run is as a checkpoint has it and nothing is left that could be refused.
 
         Raises:
-          ConfigError: it has been done already, or the checkpoints are of another run.
+          ConfigError: it has been begun already, or the checkpoints are of another run.
           NonFiniteLossError: the loss or the images became NaN or infinite.
           WorkdirError: a checkpoint cannot be written.
+          fairdd_jax.interrupts.Terminated: SIGTERM, or a signal that the program's own handler took
+            note of.
         """
-        if self.log:
+        if self.begun:
             raise ConfigError("this run has been distilled; make another Run to distil again")
         before: dict[str, float] = {}
         began = 0.0
@@ -141,7 +142,7 @@ class Run:
                     progress = None  # its state is gone
                     progress = next(lines, None)
                     if progress is None:
-                        break
+                        break  # the end, or a signal
                     elapsed = time.perf_counter() - began - self.scoring.seconds
                     self.timing["distill_s"] = before["distill_s"] + elapsed
                     self._note(progress, on_progress, before)
@@ -151,6 +152,8 @@ class Run:
                 if keeper:
                     with hold:
                         keeper.save(progress, self)
+            if self.step < self.config.steps:
+                raise Terminated  # the program has a handler of its own, which raised nothing
         except (KeyboardInterrupt, Terminated):
             # Of several processes the others may be elsewhere, and all must take part.
             if keeper and progress and jax.process_count() == 1:

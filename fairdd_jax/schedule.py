@@ -43,7 +43,7 @@ def full_schedule(config: Config, dataset: Dataset) -> Schedule:
     """That of the baseline full."""
     evaluate = config.evaluate
     if evaluate.full_steps == 0:
-        images = dataset.num_classes * config.ipc * config.factor**2
+        images = dataset.num_classes * config.decoded_ipc
         return Schedule.of_full(synthetic_schedule(config, images).total)
     per_epoch = -(-len(dataset.train) // evaluate.batch_size)
     return Schedule.of_full(evaluate.full_steps or evaluate.full_epochs * per_epoch)
@@ -70,7 +70,7 @@ def passes(config: Config, dataset: Dataset, baselines: Sequence[str] = ()) -> l
     """
     evaluate = config.evaluate
     archs = models.resolve_archs(evaluate.archs, model=config.model)
-    images = dataset.num_classes * config.ipc * config.factor**2
+    images = dataset.num_classes * config.decoded_ipc
     schedule = synthetic_schedule(config, images)
     counts = {
         "synthetic": evaluate.networks,

@@ -5,23 +5,14 @@ A value of None means that it depends on the others; `fairdd_jax.resolve` fills 
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from fairdd_jax.data import DataConfig
+from fairdd_jax.data.config import UNSET, Float, Int, Str
 from fairdd_jax.fairness import Fairness
 from fairdd_jax.formation import Interpolation
 from fairdd_jax.grouping import GroupsConfig
 from fairdd_jax.metrics import Empty
-
-# The value of a field that depends on others until `resolve` has filled it in. Type checkers see
-# the resolved configuration, which is the one that everybody but this module works with.
-UNSET: Any = None
-if TYPE_CHECKING:
-    Int: TypeAlias = int
-    Float: TypeAlias = float
-    Str: TypeAlias = str
-else:
-    Int, Float, Str = int | None, float | None, str | None
 
 # Fields that decide how fast and where a run computes, not what.
 SURROUNDINGS = frozenset({"block", "chunk", "log_every", "mesh", "stream"})
@@ -187,6 +178,11 @@ class Config:
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
 
     @property
+    def decoded_ipc(self) -> int:
+        """Images per class that networks are trained on: ``factor**2`` are coded in each."""
+        return self.ipc * self.factor**2
+
+    @property
     def updates(self) -> int:
         """Updates of the synthetic images in the whole run."""
         return self.steps * self.outer_loops
@@ -216,3 +212,16 @@ def _onto(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         else value
         for name, value in given.items()
     }
+
+
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested dict with dotted keys.
+
+    >>> flat({"ipc": 1, "evaluate": {"epochs": 300}})
+    {'ipc': 1, 'evaluate.epochs': 300}
+    """
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        dotted = prefix + key
+        result |= flat(value, f"{dotted}.") if isinstance(value, dict) else {dotted: value}
+    return result

@@ -11,7 +11,6 @@ from fairdd_jax import config as configuration
 from fairdd_jax import models, schedule, seeds, stream
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise, to_pixels
 from fairdd_jax.errors import ConfigError, unknown_name
 from fairdd_jax.evaluate import Evaluation, Evaluator
 from fairdd_jax.fairness import inverse_shares
@@ -134,8 +133,7 @@ class Scoring:
 
     def rounded(self, images: np.ndarray) -> np.ndarray:
         """The images as they are once they have been stored with 8 bits."""
-        pixels = to_pixels(images, mean=self.dataset.mean, std=self.dataset.std)
-        return np.asarray(normalise(pixels, mean=self.dataset.mean, std=self.dataset.std))
+        return np.asarray(self.dataset.normalise(self.dataset.to_pixels(images)))
 
     def _score(
         self,

@@ -133,15 +133,17 @@ def check_mesh(shape: str) -> None:
         _parsed(shape)
 
 
-def spread(function: Callable[..., PyTree], mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
+def shard_map(
+    function: Callable[..., PyTree], mesh: Mesh, in_specs: Any, out_specs: Any
+) -> Callable:
     """The function run by every device of the mesh on its part of the arguments."""
     # The checks do not know custom derivatives.
     if hasattr(jax, "shard_map"):
         shard = partial(jax.shard_map, check_vma=False)
     else:  # jax before 0.6
-        from jax.experimental.shard_map import shard_map
+        from jax.experimental import shard_map as experimental
 
-        shard = partial(shard_map, check_rep=False)
+        shard = partial(experimental.shard_map, check_rep=False)
     return shard(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
 
 

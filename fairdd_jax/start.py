@@ -3,13 +3,11 @@
 from typing import NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fairdd_jax import formation
 from fairdd_jax.config import Init
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.errors import ConfigError, unknown_name
 
 
@@ -64,7 +62,7 @@ def initial_images(
         pixels = np.stack([formation.mix(images, factor=factor) for images in pixels])
     else:
         pixels = pixels[:, 0]
-    images = normalise(jnp.asarray(pixels), mean=dataset.mean, std=dataset.std)
+    images = dataset.normalise(pixels)
     groups = dataset.train.groups[chosen].reshape(dataset.num_classes, -1)
     return Start(np.asarray(images), np.tile(groups, (1, factor**2 // parts)))
 

@@ -13,7 +13,7 @@ from fairdd_jax.config import Config, halvings
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import GroupIndex, RealBatch
 from fairdd_jax.matched_network import MatchedNetwork, Network
-from fairdd_jax.matching import Matching, OfClass
+from fairdd_jax.matching import ClassBatch, Matching
 from fairdd_jax.methods import method_named
 from fairdd_jax.sharding import (
     CLASS,
@@ -24,7 +24,7 @@ from fairdd_jax.sharding import (
     num_slots,
     own_part,
     place,
-    spread,
+    shard_map,
 )
 from fairdd_jax.train import Trainer, labelled
 from fairdd_jax.training_set import Draws, Positions, TrainingSet
@@ -51,6 +51,21 @@ class State(NamedTuple):
         return self.images if self.average is None else self.average
 
 
+class UpdateKeys(NamedTuple):
+    """Where the randomness of one update comes from."""
+
+    init: jax.Array
+    """Of a fresh network."""
+    train: jax.Array
+    """Of its training."""
+    statistics: jax.Array
+    """Of the real images that set its batch statistics."""
+    real: jax.Array
+    """Of the real images to match."""
+    classes: jax.Array
+    """Of what each class draws for itself."""
+
+
 class Step:
     """The update of one configuration: batch, signals, centres, loss, gradient, optimiser.
 
@@ -67,11 +82,7 @@ class Step:
         self.network = models.create(
             config.model, num_classes=dataset.num_classes, image_shape=dataset.image_shape
         )
-        shapes = jax.eval_shape(
-            lambda key: self.network.init(key, jnp.zeros((1, *dataset.image_shape))),
-            jax.random.key(0),
-        )
-        has_statistics = "batch_stats" in shapes
+        has_statistics = "batch_stats" in models.shapes(self.network, dataset.image_shape)[1]
         # Statistics of the batch in hand need the whole of it.
         separable = self.method.frozen_statistics or not has_statistics
         self.mesh = mesh_for(dataset.num_classes, config.mesh, data=separable)
@@ -88,7 +99,7 @@ class Step:
             num_devices=self.mesh.size,
             image_shape=dataset.image_shape,
         )
-        self.networks = MatchedNetwork(config, dataset, self.trainer, streamed=streamed)
+        self.matched_network = MatchedNetwork(config, dataset, self.trainer, streamed=streamed)
         self.dataset = dataset
         self.draws = Draws(
             config,
@@ -110,7 +121,7 @@ class Step:
 
     def init(self, key: jax.Array, images: np.ndarray | jax.Array) -> State:
         """The state before the first update."""
-        network = self.networks.fresh(key)
+        network = self.matched_network.fresh(key)
         # A copy: the state is donated. What fills the devices up is zero and stays so.
         more = [(0, self._slots - images.shape[0])] + [(0, 0)] * (images.ndim - 1)
         start = jnp.array(jnp.pad(jnp.asarray(images), more))
@@ -136,15 +147,15 @@ class Step:
         keys = self._keys(key, state.update)
         if self.config.space == "pixel":
             state = state._replace(images=self._clipped(state))
-        network = self._network(state, data, keys[0], keys[1])
+        network = self._network(state, data, keys)
         variables = network.variables
-        others = self.draws.statistics(keys[2], data.cells)
+        others = self.draws.statistics(keys.statistics, data.cells)
         if others is not None:
             variables = self._with_statistics(variables, data, others)
-        batch = self.draws.matched(keys[3], data.cells)
+        drawn = self.draws.matched(keys.real, data.cells)
         labels = jnp.arange(self.dataset.num_classes)
-        class_keys = jax.random.split(keys[4], self.dataset.num_classes)
-        own = self._own_classes(OfClass(batch, labels, class_keys))
+        class_keys = jax.random.split(keys.classes, self.dataset.num_classes)
+        own = self._own_classes(ClassBatch(drawn, labels, class_keys))
         # All classes' at once: on TPU rows are picked out of copies of the whole training set.
         own = own._replace(images=self.draws.images(data, own.drawn))
         losses, gradient = self.matching(state.images, variables, own)
@@ -156,22 +167,25 @@ class Step:
         state = State(images, opt_state, network, state.update + 1, average)
         return state, jax.lax.psum(losses.sum(), CLASS)
 
-    def _own_classes(self, classes: OfClass) -> OfClass:
+    def _own_classes(self, classes: ClassBatch) -> ClassBatch:
         """This device's part, filled up with the last class if that is less than another's."""
         slots, num_classes = jnp.arange(self._slots), self.dataset.num_classes
         if self._slots > num_classes:
             classes = jax.tree.map(lambda x: x[jnp.minimum(slots, num_classes - 1)], classes)
             classes = classes._replace(exists=slots < num_classes)
-        own: OfClass = jax.tree.map(lambda x: own_part(x, self.mesh.shape[CLASS], CLASS), classes)
+        own: ClassBatch = jax.tree.map(
+            lambda x: own_part(x, self.mesh.shape[CLASS], CLASS), classes
+        )
         return own
 
     def positions(self, cells: GroupIndex, key: jax.Array, update: jax.Array) -> Positions:
         """The training images that an update draws: what it needs of a streamed set."""
         keys = self._keys(key, update)
-        return self.draws.positions((keys[3], keys[2]), cells)
+        return self.draws.positions(keys.real, keys.statistics, cells)
 
-    def _keys(self, key: jax.Array, update: jax.Array) -> jax.Array:
-        return jax.random.split(jax.random.fold_in(key, update), 5)
+    def _keys(self, key: jax.Array, update: jax.Array) -> UpdateKeys:
+        of_update = jax.random.fold_in(key, update)
+        return UpdateKeys(*jax.random.split(of_update, len(UpdateKeys._fields)))
 
     def _run_block(
         self, state: State, data: TrainingSet, key: jax.Array, *, length: int
@@ -193,15 +207,13 @@ class Step:
             matched, statistics = self.draws.specs()
             parts: tuple[Any, ...] = (matched, REPLICATED, REPLICATED, statistics)
             of_data = TrainingSet(*parts)
-        return spread(on_device, self.mesh, (specs, of_data, REPLICATED), (specs, REPLICATED))(
+        return shard_map(on_device, self.mesh, (specs, of_data, REPLICATED), (specs, REPLICATED))(
             state, data, key
         )
 
-    def _network(
-        self, state: State, data: TrainingSet, init_key: jax.Array, train_key: jax.Array
-    ) -> Network:
+    def _network(self, state: State, data: TrainingSet, keys: UpdateKeys) -> Network:
         """A fresh network at the start of an iteration, else the last one; then trained."""
-        network, first = self.networks.fresh(init_key), None
+        network, first = self.matched_network.fresh(keys.init), None
         if self.config.outer_loops > 1:
             first = self._is_first(state)
             network = jax.tree.map(partial(jnp.where, first), network, state.network)
@@ -213,11 +225,11 @@ class Step:
             classes = everywhere[: self.dataset.num_classes]
             return labelled(jax.vmap(self.matching.decode)(classes))
 
-        return self.networks.trained(network, images, train_key, first=first)
+        return self.matched_network.trained(network, images, keys.train, first=first)
 
     def upcoming(self, state: State, key: jax.Array) -> PyTree:
         """Variables of the network of the next update, before it is trained."""
-        fresh = self.networks.fresh(self._keys(key, state.update)[0])
+        fresh = self.matched_network.fresh(self._keys(key, state.update).init)
         chosen = jax.tree.map(partial(jnp.where, self._is_first(state)), fresh, state.network)
         variables: PyTree = chosen.variables
         return variables
@@ -246,7 +258,7 @@ class Step:
         """Images that are pixels, at the start of an iteration."""
         channels = (1, 1, 1, 1, self.dataset.image_shape[-1])
         black, white = (
-            self.matching.normalise(jnp.full(channels, level, jnp.uint8)) for level in (0, 255)
+            self.dataset.normalise(jnp.full(channels, level, jnp.uint8)) for level in (0, 255)
         )
         clipped = jnp.clip(state.images, black, white)
         return jnp.where(self._is_first(state), clipped, state.images)
@@ -256,9 +268,9 @@ class Step:
         if images is None:
             images = jnp.asarray(data.images)[batch.indices.reshape(-1)]
         pixels = jnp.asarray(images).reshape(-1, *self.dataset.image_shape)
-        images = self.matching.normalise(pixels)
+        images = self.dataset.normalise(pixels)
         mask = batch.weights.any(1).reshape(-1)
-        _, changed = models.run(
+        _, changed = models.apply(
             self.network, variables, images, train=True, mask=mask, dtype=self.config.compute_dtype
         )
         return {**variables, **changed}

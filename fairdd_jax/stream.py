@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from fairdd_jax.ahead import map_ahead
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.environment import memory_limit
+from fairdd_jax.prefetch import prefetch
 from fairdd_jax.sharding import aligned, aligned_empty, place, place_parts
 from fairdd_jax.step import Step
 from fairdd_jax.training_set import TrainingSet, cells
@@ -81,7 +81,7 @@ def blocks(
         return TrainingSet(rows(wanted.matched, of_matched), labels, everywhere, others)
 
     schedule = zip(firsts.tolist(), lengths, strict=True)
-    return map_ahead(read, schedule, workers=1, pieces=_AHEAD)
+    return prefetch(read, schedule, workers=1, pieces=_AHEAD)
 
 
 def read_rows(images: np.ndarray, positions: np.ndarray) -> np.ndarray:

@@ -50,6 +50,17 @@ class Targets(NamedTuple):
     """Of every image in the loss."""
 
 
+class Batch(NamedTuple):
+    """The images of one step."""
+
+    rows: jax.Array
+    """``[B]``, places in the batch."""
+    indices: jax.Array
+    """``[B]``, positions in the set."""
+    weights: jax.Array
+    """``[B]``, which average the batch; 0 where it is filled up."""
+
+
 def labelled(images: jax.Array | np.ndarray) -> tuple[jax.Array, jax.Array]:
     """Images ``[C, I, ...]``, I of each class, as a training set: ``[C I, ...]`` and their labels.
 
@@ -84,7 +95,7 @@ class Trainer:
       strategy: augmentation, one draw per batch with parameters for every image; or "none".
       cutmix: probability that a batch is mixed by CutMix.
       chunk: images that pass through the network at once.
-      dtype: type of the arithmetic in the network, see `fairdd_jax.models.run`.
+      dtype: type of the arithmetic in the network, see `fairdd_jax.models.apply`.
       num_devices: devices of the mesh that share every batch.
       axes: of the mesh, along which they lie.
       image_shape: of images that are given flat, ``[N, H * W * C]``.
@@ -152,9 +163,9 @@ class Trainer:
         """
         num_devices = self._sharing(state.variables)
         shuffle_key, augment_key = jax.random.split(key)
-        batch = self._batch(images.shape[0], shuffle_key, step, num_devices)
+        whole = self._batch(images.shape[0], shuffle_key, step, num_devices)
         step_key = jax.random.fold_in(augment_key, step)
-        rows, indices, weights = (own_part(x, num_devices, self.axes) for x in batch)
+        rows, indices, weights = (own_part(x, num_devices, self.axes) for x in whole)
         if importance is not None:
             weights = weights * importance[indices]
 
@@ -164,11 +175,11 @@ class Trainer:
             box_key, partner_key = jax.random.split(jax.random.fold_in(step_key, self.batch_size))
             box = augment.sample_box(box_key, x.shape, probability=self.cutmix)
             # The images of the batch in another order, padding last.
-            padding = (batch[2] == 0).astype(jnp.float32)
+            padding = (whole.weights == 0).astype(jnp.float32)
             order = jnp.argsort(jax.random.uniform(partner_key, padding.shape) + padding)
             place = order[rows]
-            partner = batch[1][place]
-            x, own = augment.cutmix(box, x, inputs(batch[0][place], partner))
+            partner = whole.indices[place]
+            x, own = augment.cutmix(box, x, inputs(whole.rows[place], partner))
         targets = Targets(labels[indices], labels[partner], own, weights)
 
         params = state.variables["params"]
@@ -203,12 +214,12 @@ class Trainer:
         """
         num_devices = self._sharing(variables)
         shuffle_key, augment_key = jax.random.split(key)
-        batch = self._batch(images.shape[0], shuffle_key, step, num_devices)
-        rows, indices, weights = (own_part(x, num_devices, self.axes) for x in batch)
+        whole = self._batch(images.shape[0], shuffle_key, step, num_devices)
+        rows, indices, weights = (own_part(x, num_devices, self.axes) for x in whole)
         x = self._inputs(images, jax.random.fold_in(augment_key, step), rows, indices)
 
         def of_chunk(x: jax.Array, y: jax.Array, mask: jax.Array) -> jax.Array:
-            outputs, _ = models.run(
+            outputs, _ = models.apply(
                 self.network, variables, x, train=True, mask=mask, dtype=self.dtype
             )
             return optax.softmax_cross_entropy_with_integer_labels(outputs.logits, y)
@@ -217,7 +228,7 @@ class Trainer:
         losses = map_over_chunks(of_chunk, x, labels[indices], weights, chunk=chunk)
         if num_devices > 1:
             losses = jax.lax.all_gather(losses, self.axes, tiled=True)
-        return jnp.where(batch[2] > 0, batch[1], images.shape[0]), losses
+        return jnp.where(whole.weights > 0, whole.indices, images.shape[0]), losses
 
     def _sharing(self, variables: PyTree) -> int:
         """Devices that share a batch: batch statistics need the whole of it."""
@@ -245,7 +256,7 @@ class Trainer:
         def loss_of(
             params: PyTree, x: jax.Array, y: jax.Array, other: jax.Array, w: jax.Array
         ) -> tuple[jax.Array, tuple[StepMetrics, PyTree]]:
-            outputs, changed = models.run(
+            outputs, changed = models.apply(
                 self.network,
                 {**variables, "params": params},
                 x,
@@ -272,11 +283,8 @@ class Trainer:
 
     def _batch(
         self, num_images: int, key: jax.Array, step: jax.Array | int, num_devices: int
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Places in a step's batch, positions in the set, and the weights that average the batch.
-
-        Padded to a multiple of the devices.
-        """
+    ) -> Batch:
+        """The batch of a step, filled up to a multiple of the devices."""
         size = min(self.batch_size, num_images)
         rows = jnp.arange(size + -size % num_devices)
         if num_images <= self.batch_size:
@@ -287,4 +295,4 @@ class Trainer:
             order = jax.random.permutation(jax.random.fold_in(key, epoch), num_images)
         valid = (position < num_images) & (rows < size)
         share = valid.astype(jnp.float32)
-        return rows, order[jnp.where(valid, position, 0)], share / share.sum()
+        return Batch(rows, order[jnp.where(valid, position, 0)], share / share.sum())

@@ -115,17 +115,20 @@ class Draws:
             return images
         return images[own_part(batch.indices, self.num_parts, DATA, axis=1)]
 
-    def positions(self, keys: tuple[jax.Array, jax.Array], cells: GroupIndex) -> Positions:
+    def positions(
+        self, matched_key: jax.Array, statistics_key: jax.Array, cells: GroupIndex
+    ) -> Positions:
         """What an update needs of a streamed training set.
 
         Args:
-          keys: what `matched` and `statistics` are called with.
+          matched_key: what `matched` is called with.
+          statistics_key: what `statistics` is called with.
           cells: the training images by cell.
         """
-        indices = self.matched(keys[0], cells).indices
+        indices = self.matched(matched_key, cells).indices
         more = self.num_slots - indices.shape[0], -indices.shape[1] % self.num_parts
         padded = jnp.pad(indices, ((0, more[0]), (0, more[1])))
-        others = self.statistics(keys[1], cells)
+        others = self.statistics(statistics_key, cells)
         return Positions(padded, others and others.indices.reshape(-1))
 
     def specs(self) -> tuple[PartitionSpec, PartitionSpec | None]:

@@ -14,7 +14,6 @@ from test_loop import settings
 from fairdd_jax import evaluate, sharding, step
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.evaluate import Evaluator
 from fairdd_jax.loop import run_updates
 from fairdd_jax.schedule import Schedule
@@ -109,7 +108,7 @@ def train(name):
     start = evaluator._init(jax.vmap(lambda key: jax.random.split(key)[0])(keys))
     variables = evaluator.train(images, labels, schedule=schedule, keys=keys)
     change = jax.tree.map(jax.numpy.subtract, jax.device_get(variables), jax.device_get(start))
-    inputs = normalise(dataset.test.images, mean=dataset.mean, std=dataset.std)
+    inputs = dataset.normalise(dataset.test.images)
     expected = [
         evaluator.network.apply(network, inputs).logits.argmax(-1)
         for network in (jax.tree.map(lambda x, i=i: np.asarray(x)[i], variables) for i in (0, 1))
@@ -159,8 +158,8 @@ def own_parts():
     def function(rows):
         return sharding.own_part(rows, mesh.size) * 10 ** jax.lax.axis_index(sharding.AXES)
 
-    spread = sharding.spread(function, mesh, sharding.REPLICATED, SHARES)
-    return spread(jax.numpy.arange(1, 13))
+    shared = sharding.shard_map(function, mesh, sharding.REPLICATED, SHARES)
+    return shared(jax.numpy.arange(1, 13))
 
 
 def distances_in_memory(specs):

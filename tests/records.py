@@ -50,6 +50,7 @@ def record(name="mine", *, classes=("cat", "dog"), groups=("a", "b", "c"), **cha
     log = changes.pop("log", [log_line(step) for step in (2, 4)])
     points = rng.standard_normal((6, 2), dtype=np.float32)
     analysis = Analysis(
+        step=4,
         start=rng.integers(0, 256, images.shape, np.uint8),
         neighbours=np.array([[0, 0], [2, 1]]),
         points=points,

@@ -15,14 +15,13 @@ from PIL import Image
 from test_loop import CLASSES, GROUPS, SIDE, toy
 
 import fairdd_jax
-from fairdd_jax import api, data, presets, seeds
+from fairdd_jax import api, data, presets, schema, seeds
 from fairdd_jax import run as runs
 from fairdd_jax.api import distill, dry_run
 from fairdd_jax.config import Config, make
 from fairdd_jax.data import Listed, Listing, idx
 from fairdd_jax.data.decode import Transform
 from fairdd_jax.data.files import Folder, images_below
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.distilled import load_distilled
 from fairdd_jax.errors import ConfigError, DataError, NonFiniteLossError
 from fairdd_jax.loop import Progress
@@ -157,7 +156,7 @@ def scored_images(run, name):
     run.score_baseline(name)
     images, labels, _, schedule, networks, _ = seen[0]
     dataset = run.dataset
-    inputs = np.asarray(normalise(images, mean=dataset.mean, std=dataset.std))
+    inputs = np.asarray(dataset.normalise(images))
     return inputs, labels, schedule, networks
 
 
@@ -165,7 +164,7 @@ def test_the_random_baseline_is_distinct_real_images_of_each_class():
     run = started(ipc=6)
     images, labels, schedule, networks = scored_images(run, "random")
     dataset = run.dataset
-    real = np.asarray(normalise(dataset.train.images, mean=dataset.mean, std=dataset.std))
+    real = np.asarray(dataset.normalise(dataset.train.images))
     places = [np.flatnonzero((real == image).all((1, 2, 3))).tolist() for image in images]
     assert all(len(found) == 1 for found in places)
     assert len({found[0] for found in places}) == CLASSES * 6
@@ -188,9 +187,7 @@ def test_the_full_baseline_is_the_whole_training_set():
     images, labels, schedule, networks = scored_images(run, "full")
     train = run.dataset.train
     np.testing.assert_array_equal(labels, train.labels)
-    np.testing.assert_array_equal(
-        images, normalise(train.images, mean=run.dataset.mean, std=run.dataset.std)
-    )
+    np.testing.assert_array_equal(images, run.dataset.normalise(train.images))
     assert (schedule.total, networks) == (5, 1)
     epochs = {"evaluate.full_steps": None, "evaluate.full_epochs": 3, "evaluate.batch_size": 25}
     _, _, schedule, _ = scored_images(started(**epochs), "full")
@@ -260,7 +257,7 @@ def test_results_have_the_promised_fields(finished):
             assert 0 <= scores[name]["mean"] <= 1
     assert results["baselines"]["random"]["num_networks"] == 2
     assert results["baselines"]["full"]["optimiser_steps"] == 5
-    assert make(presets.flat(results["config"])) == finished.config
+    assert make(schema.flat(results["config"])) == finished.config
 
 
 def test_save_writes_the_promised_files(finished, tmp_path):
@@ -273,7 +270,7 @@ def test_save_writes_the_promised_files(finished, tmp_path):
         for name in found
         if name.endswith(".json")
     }
-    assert make(presets.flat(read["config.json"])) == finished.config
+    assert make(schema.flat(read["config.json"])) == finished.config
     expected = json.loads(json.dumps(finished.results()))
     del expected["peak_memory_bytes"], read["results.json"]["peak_memory_bytes"]
     assert read["results.json"] == expected

@@ -58,7 +58,7 @@ def cosine(actual, expected):
 
 
 def test_float32_is_the_network_itself(network, variables, images):
-    outputs, changed = models.run(network, variables, images[1], train=True)
+    outputs, changed = models.apply(network, variables, images[1], train=True)
     expected = network.apply(variables, images[1], train=True)
     np.testing.assert_array_equal(outputs.logits, expected.logits)
     np.testing.assert_array_equal(outputs.features, expected.features)
@@ -67,7 +67,7 @@ def test_float32_is_the_network_itself(network, variables, images):
 
 def test_outputs_stray_by_their_roundings(network, variables, images):
     bfloat16, float32 = (
-        jax.jit(lambda x, d=dtype: models.run(network, variables, x, train=True, dtype=d)[0])(
+        jax.jit(lambda x, d=dtype: models.apply(network, variables, x, train=True, dtype=d)[0])(
             images[0]
         )
         for dtype in DTYPES
@@ -78,7 +78,7 @@ def test_outputs_stray_by_their_roundings(network, variables, images):
 
 def distribution_matching_gradient(network, variables, real, synthetic, dtype):
     def features(x):
-        return models.run(network, variables, x, train=True, dtype=dtype)[0].features
+        return models.apply(network, variables, x, train=True, dtype=dtype)[0].features
 
     @jax.jit
     @jax.grad
@@ -95,7 +95,7 @@ def gradient_matching_gradients(network, variables, real, synthetic, dtype):
     def by_params(x):
         def loss(params):
             variables = {"params": params}
-            logits = models.run(network, variables, x, train=True, dtype=dtype)[0].logits
+            logits = models.apply(network, variables, x, train=True, dtype=dtype)[0].logits
             labels = jnp.zeros(len(x), int)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
@@ -155,7 +155,7 @@ def test_products_are_of_the_type_and_what_comes_out_is_float32(norm, dtype):
 
     def loss(params, x, statistics):
         variables = {**statistics, "params": params}
-        outputs, changed = models.run(network, variables, x, train=True, dtype=dtype)
+        outputs, changed = models.apply(network, variables, x, train=True, dtype=dtype)
         return (outputs.logits**2).sum(), (outputs, changed)
 
     differentiate = jax.value_and_grad(loss, (0, 1), has_aux=True)
@@ -178,7 +178,7 @@ def test_running_statistics_are_float32_and_little_changed():
     x = jnp.asarray(rng.normal(1.0, 1.0, (16, 8, 8, 3)), jnp.float32)
     variables = jax.jit(network.init)(jax.random.key(0), x)
     bfloat16, float32 = (
-        models.run(network, variables, x, train=True, dtype=dtype)[1]["batch_stats"]
+        models.apply(network, variables, x, train=True, dtype=dtype)[1]["batch_stats"]
         for dtype in DTYPES
     )
     # Kernel, image, convolution and bias are rounded before the statistics are taken.

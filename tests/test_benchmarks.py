@@ -94,7 +94,9 @@ class TestFlops:
 
     def test_every_device_counts(self):
         mesh = sharding.mesh_for(1)
-        program = sharding.spread(lambda x: x @ W, mesh, sharding.REPLICATED, sharding.REPLICATED)
+        program = sharding.shard_map(
+            lambda x: x @ W, mesh, sharding.REPLICATED, sharding.REPLICATED
+        )
         assert measure.flops(program, X) == DOT
         (equation,) = jax.make_jaxpr(program)(X).eqns
         of_three = SimpleNamespace(

@@ -126,9 +126,10 @@ def test_a_record_that_does_not_fit_stops_before_the_arrays_are_read(tmp_path):
 def damaged_files(folder, seed, count):
     """Files of the newest checkpoint, cut or with one bit turned, one after the other."""
     rng = random.Random(seed)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    files = [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]
+    rng.shuffle(files)
     for number in range(count):
-        path = rng.choice(files)
+        path = files[number % len(files)]  # each of them, or luck alone decides what is needed
         content = bytearray(path.read_bytes())
         original = bytes(content)
         if number % 2:
@@ -145,7 +146,7 @@ def test_a_damaged_checkpoint_is_never_used(tmp_path, seed):
     """It is skipped for the one before and said to be damaged, or it is unchanged after all."""
     written(tmp_path / "whole", 1, 2)
     skipped = 0
-    for damage in damaged_files(tmp_path / "whole" / "2", seed, 10 if seed == 0 else 40):
+    for damage in damaged_files(tmp_path / "whole" / "2", seed, 16 if seed == 0 else 40):
         copy = tmp_path / "copy"
         shutil.copytree(tmp_path / "whole", copy)
         notes = []
@@ -178,15 +179,28 @@ def test_a_seal_tells_what_can_still_be_read(tmp_path, monkeypatch, number):
     assert_same(found[0], arrays(1))
 
 
-def test_all_damaged_is_nothing(tmp_path):
-    written(tmp_path, 1, 2)
-    for path in tmp_path.rglob("metadata"):
+def test_what_cannot_be_read_is_set_aside(tmp_path, monkeypatch):
+    """Memory that another process takes may be there another time; damage stays."""
+    folder, aside = tmp_path / "checkpoints", tmp_path / "checkpoints.unreadable"
+    written(folder, 1, 2)
+    for attempt in range(2):
+        notes = []
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "_arrays", raise_out_of_memory)
+            found = restored(folder, on_damaged=lambda *note, notes=notes: notes.append(note))
+        assert found == (None, [])
+        assert notes == [(2, "out of memory"), (1, "out of memory")][attempt:]
+        assert steps_in(aside) == [1, 2]
+        written(folder, 1)
+    assert_same(restored(folder)[0][0], arrays(1))
+    assert_same(restored(aside)[0][0], arrays(2))
+    for path in folder.rglob("metadata"):
         path.write_bytes(b"{")
-    notes = []
-    assert restored(tmp_path, on_damaged=lambda *note: notes.append(note)) == (None, [])
-    assert [step for step, _ in notes] == [2, 1]
-    written(tmp_path, 1)
-    assert_same(restored(tmp_path)[0][0], arrays(1))
+    assert restored(folder) == (None, [])
+
+
+def raise_out_of_memory(*about):
+    raise RuntimeError("out of memory")
 
 
 def test_what_is_unfinished_is_not_there(tmp_path):

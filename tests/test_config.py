@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fairdd_jax import config as configuration
-from fairdd_jax import losses, presets
+from fairdd_jax import losses, presets, schema
 from fairdd_jax.config import Config, make, resolve
 from fairdd_jax.data import DataConfig
 from fairdd_jax.errors import ConfigError
@@ -70,7 +70,7 @@ ROWS = [
 
 
 def flat(config):
-    return presets.flat(dataclasses.asdict(config))
+    return schema.flat(dataclasses.asdict(config))
 
 
 def preset(method, *, recipe=None, **changes):
@@ -288,7 +288,7 @@ def test_resolving_twice_changes_nothing():
 def test_json_round_trip(method):
     config = preset(method, ipc=15, fairness="cobra", **{"evaluate.full_steps": 3})
     text = json.dumps(dataclasses.asdict(config), allow_nan=False)
-    assert make(presets.flat(json.loads(text))) == config
+    assert make(schema.flat(json.loads(text))) == config
 
 
 def test_what_nothing_reads():

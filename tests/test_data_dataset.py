@@ -1,5 +1,7 @@
 """Checks of arrays on their way into a data set."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,30 @@ def test_what_cannot_be_distilled_is_refused():
     identities = (train[0], np.arange(len(train[1])) * 10**8, train[2])
     with pytest.raises(DataError, match=r"numbered 0, 1, \.\.\., got \d+ with fewer images"):
         Dataset.from_arrays(identities, identities)
+
+
+def test_the_normalisation_is_kept_as_plain_numbers():
+    """JSON has no others."""
+    images = np.zeros((2, 8, 8, 1), np.uint8)
+    split = (images, [0, 1], [0, 1])
+    half = np.array([0.5], np.float32)
+    for data in (
+        Dataset.from_arrays(split, split),
+        Dataset.from_arrays(split, split, mean=half, std=half),
+    ):
+        assert {type(value) for value in data.mean + data.std} == {float}
+
+
+@pytest.mark.parametrize("what", ["images", "labels", "groups"])
+@pytest.mark.parametrize("where", ["train", "test"])
+def test_a_fingerprint_is_of_all_labels_and_of_images(where, what):
+    data = Dataset.from_arrays(arrays(31), arrays())
+    split = getattr(data, where)
+    array = getattr(split, what).copy()
+    array[-1] = (array[-1] + 1) % 2
+    other = dataclasses.replace(data, **{where: dataclasses.replace(split, **{what: array})})
+    assert data.fingerprint() == Dataset.from_arrays(arrays(31), arrays()).fingerprint()
+    assert other.fingerprint() != data.fingerprint()
 
 
 def test_a_constant_channel_can_be_normalised():

@@ -220,6 +220,24 @@ DAMAGE = {
 }
 
 
+@pytest.mark.parametrize("sides", [(1, 70_000), (70_000, 1)])
+def test_a_line_is_no_image_to_cut_a_square_from(sides):
+    """Scaled to the width of the square it would be as long as memory is."""
+    line = png(Image.new("RGB", sides))
+    with pytest.raises(DamagedImageError, match=f"{sides[0]} x {sides[1]} pixels, too thin"):
+        decode(line, Transform(8, fit="crop"))
+    assert decode(line, Transform(8, fit="stretch")).shape == (8, 8, 3)
+
+
+def test_too_little_memory_is_no_damage(monkeypatch):
+    def fail(opened):
+        raise MemoryError
+
+    monkeypatch.setattr("fairdd_jax.data.decode._rgb", fail)
+    with pytest.raises(MemoryError):
+        decode(png(image()[0]), Transform(8))
+
+
 @pytest.mark.parametrize(("data", "message"), DAMAGE.values(), ids=DAMAGE.keys())
 def test_what_is_no_whole_image_is_refused_and_named(data, message):
     with pytest.raises(DamagedImageError, match=message) as error:

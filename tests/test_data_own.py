@@ -1,6 +1,7 @@
 """The user's own images: tables and folders, and every mistake in them."""
 
 import datetime
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from originals import encoded, refused, write_files, write_images, write_tree
 from PIL import Image
 
-from fairdd_jax.data import DataConfig, load, own, resolved, tfds_source
+from fairdd_jax.data import DataConfig, attributes, load, own, resolved, tfds_source
 from fairdd_jax.data.files import Folder
 from fairdd_jax.errors import ConfigError, DataError
 
@@ -426,6 +427,35 @@ def test_folders_of_splits(tmp_path, names, more):
     assert listing.notes == (("3 images are in neither split and are left out",) if more else ())
 
 
+@pytest.mark.parametrize("beside", ["val", "Validation"])
+def test_a_validation_split_is_not_a_class(tmp_path, beside):
+    """As torchvision's ImageFolder is laid out; below it are classes, which would be groups."""
+    write_tree(tmp_path, {f"{s}/{c}": 2 for s in ("train", beside) for c in "ab"})
+    with refused(DataError, "(?i)the folders train and val.* rename the one that scores to test"):
+        find(tmp_path)
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    """But not round and round."""
+    write_tree(tmp_path / "mine", {f"{c}/{g}": 4 for c in "ab" for g in "xy"})
+    write_tree(tmp_path / "elsewhere", {"x": 4, "y": 4})
+    (tmp_path / "mine" / "c").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "mine")
+    (tmp_path / "mine" / "a" / "x" / "up").symlink_to("..")
+    assert find(tmp_path / "mine").classes == ("a", "b", "c")
+
+
+def test_equal_numbers_have_one_order(tmp_path):
+    """Whatever the order of a set is in this process."""
+    for values, names in (
+        (["1", "01", "1.0", "0"], ("0", "01", "1", "1.0")),
+        (["NAN", "10", "9", "inf"], ("10", "9", "NAN", "inf")),
+        (["10", "9", "-1e1"], ("-1e1", "9", "10")),
+    ):
+        for order in itertools.permutations(values):
+            assert attributes.categories(order, what="age").names == names
+
+
 def test_folders_without_a_test_split_are_refused(tmp_path):
     write_tree(tmp_path, {f"train/{c}/{g}": 1 for c in "ab" for g in "xy"})
     with refused(DataError, "no image is for test; put some in test/"):
@@ -477,7 +507,7 @@ def test_no_folder_is_refused(tmp_path, data_dir):
 
 
 def test_a_folder_that_may_not_be_listed_is_a_data_error(tmp_path, monkeypatch):
-    def walk(folder, onerror):
+    def walk(folder, onerror, followlinks):
         onerror(PermissionError(13, "Permission denied", str(folder)))
         return iter(())
 

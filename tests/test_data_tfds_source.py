@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from originals import refused
+from originals import refused, write_files
 from PIL import Image
 
 from fairdd_jax.data import idx, tfds_prepare, tfds_source
@@ -60,6 +60,9 @@ def test_copies_are_found_below_the_data_folder_and_then_in_the_default_one(tmp_
     assert tfds_source.find_copy(tmp_path, "mnist") == COPY
     assert tfds_source.find_copy(FIXTURES / "tfds_tfrecord", "mnist") == TFRECORD
     assert tfds_source.find_copy(None, "fashion_mnist") is None
+    for version in ("2.9.0", "10.0.0", "3.0.10"):
+        write_files(tmp_path / "mnist" / version, [("dataset_info.json", b"{}")])
+    assert tfds_source.find_copy(tmp_path, "mnist") == tmp_path / "mnist" / "10.0.0"
 
 
 def test_the_default_folder_is_in_the_home_folder(tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def test_commands_parse(page, monkeypatch):
             command = command_line.read_command(
                 arguments,
                 description=None,
-                needs_preset=program == "run",
+                is_run=program == "run",
                 settings=presets.compose("cmnist_fg_dm"),
             )
             assert "--list" in arguments or command.config.data.name in SOURCES

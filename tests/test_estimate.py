@@ -493,9 +493,7 @@ def test_a_stopped_run_is_refused_as_it_would_be(tmp_path, capsys):
 
 def test_other_programs_have_no_dry_run():
     with pytest.raises(ConfigError, match=r"experiments/run\.py"):
-        command_line.read_command(
-            ["--config", "demo", "--dry_run"], description="", needs_preset=False
-        )
+        command_line.read_command(["--config", "demo", "--dry_run"], description="", is_run=False)
 
 
 def test_the_demo_is_estimated_with_both_modes(pretending, capsys):

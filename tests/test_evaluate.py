@@ -9,7 +9,6 @@ import pytest
 from fairdd_jax import evaluate
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.evaluate import Evaluation, Evaluator
 from fairdd_jax.metrics import deo_floor, fairness_report
 from fairdd_jax.schedule import Schedule
@@ -117,7 +116,7 @@ def test_prediction_is_that_of_the_network(evaluator, dataset):
     variables = trained(evaluator)
     images = dataset.test.images
     assert len(images) % CHUNK
-    inputs = normalise(images, mean=dataset.mean, std=dataset.std)
+    inputs = dataset.normalise(images)
     alone = jax.tree.map(lambda leaf: leaf[0], variables)
     logits = evaluator.trainer.network.apply(alone, inputs, train=False).logits
     expected = np.asarray(logits.argmax(-1))
@@ -132,7 +131,7 @@ def test_prediction_is_that_of_the_network(evaluator, dataset):
 
 def test_pixels_and_normalised_floats_train_alike(evaluator, dataset):
     images = dataset.train.images
-    floats = normalise(images, mean=dataset.mean, std=dataset.std)
+    floats = dataset.normalise(images)
     pair = [kernels(trained(evaluator, x)) for x in (images, floats)]
     np.testing.assert_allclose(*pair, atol=1e-5)
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from originals import encoded, picture
 
-from fairdd_jax import config, presets
+from fairdd_jax import config, schema
 from fairdd_jax.data import idx
 from fairdd_jax.data.decode import DamagedImageError, Transform, decode
 from fairdd_jax.data.table import read_table, rows_of
@@ -70,7 +70,7 @@ def damaged(content, change):
     return bytes(result)
 
 
-FIELDS = sorted(presets.flat(dataclasses.asdict(config.make({"data.name": "demo"}))))
+FIELDS = sorted(schema.flat(dataclasses.asdict(config.make({"data.name": "demo"}))))
 VALUES = st.one_of(
     st.integers().map(str),
     st.floats().map(str),

@@ -7,7 +7,6 @@ from sklearn.metrics import adjusted_rand_score
 
 from fairdd_jax import models
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.grouping import GroupsConfig, random_features, regroup
 
@@ -296,8 +295,8 @@ class TestRandomFeatures:
         np.save(tmp_path / "images.npy", dataset.train.images)
         mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
         network = models.create(model, num_classes=2, image_shape=(8, 8, 3))
-        images = normalise(dataset.train.images, mean=dataset.mean, std=dataset.std)
-        outputs, _ = models.run(
+        images = dataset.normalise(dataset.train.images)
+        outputs, _ = models.apply(
             network, network.init(jax.random.key(5), images), images, train=False
         )
         for chunk in (3, 600):

@@ -19,8 +19,8 @@ from fairdd_jax import config as configuration
 from fairdd_jax import losses
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import RealBatch
-from fairdd_jax.matching import OfClass
-from fairdd_jax.sharding import mesh_for, spread
+from fairdd_jax.matching import ClassBatch
+from fairdd_jax.sharding import mesh_for, shard_map
 from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step
 from fairdd_jax.training_set import training_set
@@ -55,7 +55,9 @@ def function_of(step):
     """The matching of a step as a function of arrays, on one device."""
     one = mesh_for(1, "class=1")
     whole = PartitionSpec()
-    return spread(lambda *arguments: step.matching(*arguments), one, (whole,) * 3, (whole, whole))
+    return shard_map(
+        lambda *arguments: step.matching(*arguments), one, (whole,) * 3, (whole, whole)
+    )
 
 
 @functools.cache
@@ -117,7 +119,7 @@ class Invariants:
     def batch(self, step, data):
         drawn = step.draws.sampler.draw(KEY, data.cells)
         classes = jnp.arange(step.dataset.num_classes)
-        return OfClass(drawn, classes, jax.random.split(KEY, step.dataset.num_classes))
+        return ClassBatch(drawn, classes, jax.random.split(KEY, step.dataset.num_classes))
 
     def variables(self, step):
         return variables_of(step.config)

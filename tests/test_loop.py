@@ -13,7 +13,6 @@ import pytest
 from fairdd_jax import config as configuration
 from fairdd_jax import losses
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.errors import ConfigError, NonFiniteLossError
 from fairdd_jax.loop import run_updates
 from fairdd_jax.start import initial_images
@@ -72,7 +71,7 @@ def updated(config, dataset, count=1):
 
 def plain_loss(config, dataset, step, params, synthetic):
     """The loss of all classes with the whole data set as the batch, group by group, no chunks."""
-    real = normalise(jnp.asarray(dataset.train.images), mean=dataset.mean, std=dataset.std)
+    real = dataset.normalise(jnp.asarray(dataset.train.images))
 
     def features(images):
         return step.network.apply({"params": params}, images).features.mean(0)
@@ -257,7 +256,7 @@ def test_batch_statistics_leave_padding_out():
 def test_initial_images_are_real_distinct_and_balanced():
     dataset = toy()
     key = jax.random.key(0)
-    pixels = normalise(jnp.asarray(dataset.train.images), mean=dataset.mean, std=dataset.std)
+    pixels = dataset.normalise(jnp.asarray(dataset.train.images))
     pixels = np.asarray(pixels).reshape(len(dataset.train), -1)
     for init in ("real", "balanced"):
         images = initial_images(key, dataset, ipc=6, init=init).images

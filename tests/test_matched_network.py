@@ -7,7 +7,7 @@ import optax
 import pytest
 from test_loop import settings, start, toy
 
-from fairdd_jax.failure import FailureState, LearningFromFailure
+from fairdd_jax.learning_from_failure import FailureState, LearningFromFailure
 from fairdd_jax.step import Step
 from fairdd_jax.train import Trainer
 
@@ -80,7 +80,7 @@ def test_a_fresh_network_is_trained_on_weighted_real_images(debias):
     init_key, train_key = step._keys(key, jnp.int32(0))[:2]
     importance = inverse_shares() if debias == "inverse_share" else np.ones(LENGTH, np.float32)
     assert importance.std() > 0.3 or debias == "none"
-    params = step.networks.fresh(init_key).variables["params"]
+    params = step.matched_network.fresh(init_key).variables["params"]
     expected = plain_training(step, params, train_key, importance, 8)
     assert_same(network.variables["params"], expected, atol=2e-5)
 
@@ -94,7 +94,7 @@ def test_a_network_that_learns_from_failures_takes_the_place_of_a_plain_one():
     dataset = toy()
     trainer = Trainer(step.network, dataset.mean, dataset.std, batch_size=9, chunk=5)
     lff = LearningFromFailure(trainer, dataset.num_classes)
-    begun = step.networks.fresh(init_key)
+    begun = step.matched_network.fresh(init_key)
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
     expected = jax.jit(lff.run)(begun, images, labels, train_key, 0, 8)
     assert_same(found, expected, atol=2e-5)
@@ -107,7 +107,7 @@ def test_a_network_that_learns_from_failures_takes_the_place_of_a_plain_one():
 
 def test_without_training_a_network_is_as_it_was_made():
     step, key, (network,) = run(settings())
-    fresh = step.networks.fresh(step._keys(key, jnp.int32(0))[0])
+    fresh = step.matched_network.fresh(step._keys(key, jnp.int32(0)).init)
     assert_same(network, fresh, atol=0)
 
 
@@ -118,12 +118,12 @@ def test_real_images_before_the_first_update_and_synthetic_ones_in_between():
     before = jax.device_get((first.network, first.images))
     second, _ = step.run_block(first, data, key, length=1)
     keys = [step._keys(key, jnp.int32(update)) for update in (0, 1)]
-    params = step.networks.fresh(keys[0][0]).variables["params"]
-    expected = plain_training(step, params, keys[0][1], np.ones(LENGTH, np.float32), 2)
+    params = step.matched_network.fresh(keys[0].init).variables["params"]
+    expected = plain_training(step, params, keys[0].train, np.ones(LENGTH, np.float32), 2)
     assert_same(before[0].variables["params"], expected, atol=2e-5)
     images = jnp.asarray(before[1]).reshape(-1, *before[1].shape[2:])
     expected = jax.jit(step.trainer.run)(
-        before[0], images, jnp.array([0, 0, 1, 1]), keys[1][1], 0, 2
+        before[0], images, jnp.array([0, 0, 1, 1]), keys[1].train, 0, 2
     )
     assert_same(second.network, expected, atol=2e-5)
 

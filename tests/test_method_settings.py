@@ -133,7 +133,7 @@ def test_the_network_is_trained_on_real_images_between_updates():
     first = step.run_block(state, data, key, length=1)[0]
     fresh = jax.device_get(first.network)
     second = jax.device_get(step.run_block(first, data, key, length=1)[0].network)
-    train_key = step._keys(key, jnp.int32(1))[1]
+    train_key = step._keys(key, jnp.int32(1)).train
     images = toy().train.images
     expected = step.trainer
     plain = type(expected)(

@@ -149,7 +149,7 @@ def test_outputs_and_variables_are_those_of_the_module(factory, features):
     assert jax.tree.structure(variables) == jax.tree.structure(theirs)
     for ours, other in zip(jax.tree.leaves(variables), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_array_equal(ours, other)
-    outputs, _ = models.run(network, variables, images, train=False)
+    outputs, _ = models.apply(network, variables, images, train=False)
     logits = expected[0] if isinstance(expected, tuple) else expected
     assert_close(outputs.logits, logits, **FIRST_ORDER)
     # In every one of them, the features are what its last linear layer takes.
@@ -184,10 +184,10 @@ def test_batch_norm_leaves_padded_images_out(factory, features):
     variables = jax.jit(network.init)(jax.random.key(0), images)
     mask = jnp.array([1, 1, 0, 1, 1, 0], jnp.float32)
     rows = jnp.flatnonzero(mask)
-    masked, changed = models.run(
+    masked, changed = models.apply(
         network, variables, images.at[2].multiply(1e3), train=True, mask=mask
     )
-    sliced, _ = models.run(network, variables, images[rows], train=True)
+    sliced, _ = models.apply(network, variables, images[rows], train=True)
     for ours, alone in zip(masked[:2], sliced[:2], strict=True):
         assert_close(ours[rows], alone, **FIRST_ORDER)
     head = variables["params"]["head"]  # the features are those of the same pass
@@ -196,7 +196,7 @@ def test_batch_norm_leaves_padded_images_out(factory, features):
     )
     (moved,) = (norm["mean"] for norm in changed["batch_stats"].values())
     assert_close(moved, images[rows].mean((0, 1, 2)) / 2, **FIRST_ORDER)
-    frozen, _ = models.run(network, variables, images, train=False)
+    frozen, _ = models.apply(network, variables, images, train=False)
     assert np.abs(frozen.logits[0] - masked.logits[0]).max() > 1e-3
 
 

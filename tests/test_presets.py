@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from fairdd_jax import data, losses, presets
+from fairdd_jax import data, losses, presets, schema
 from fairdd_jax.config import make
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.methods import METHODS
@@ -13,7 +13,7 @@ NAMES = list(presets.names())
 
 
 def flat(settings):
-    return presets.flat(dataclasses.asdict(make(settings)))
+    return schema.flat(dataclasses.asdict(make(settings)))
 
 
 def test_names_are_every_pair_of_data_set_and_method():
@@ -42,7 +42,7 @@ def test_every_name_resolves(name, recipe, quick):
     config = make(settings)
     source, method = ("demo", "dm") if name == "demo" else name.rsplit("_", 1)
     assert (config.data.name, config.method) == (source, method)
-    values = presets.flat(dataclasses.asdict(config))
+    values = schema.flat(dataclasses.asdict(config))
     assert {key: values[key] for key in settings} == settings
     if quick:
         assert config.updates <= 20
@@ -166,7 +166,7 @@ def test_presets_set_no_unknown_field_and_nothing_but_what_differs():
     parts += [row for recipe in table["recipes"].values() for row in recipe.values()]
     parts += [entry["settings"] for entry in table["shared"]]
     for part in parts:
-        assert set(presets.flat(part)) <= set(default)
+        assert set(schema.flat(part)) <= set(default)
     for recipe in table["recipes"].values():
         assert set(recipe) <= set(METHODS)
     for entry in table["shared"]:

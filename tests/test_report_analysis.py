@@ -106,13 +106,21 @@ def test_a_run_comes_back_from_its_folder(saved):
 def test_scores_of_an_earlier_process_keep_their_map(saved, tmp_path):
     folder, run, _ = saved
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    before = report.Analysis.read(folder)
+    before = report.Analysis.read(folder, step=2)
     (tmp_path / report.PAGE).unlink()
     run.analysis, run.trained = None, {}
     outputs.save(run, tmp_path)
     assert (tmp_path / report.PAGE).exists()
-    np.testing.assert_array_equal(report.Analysis.read(tmp_path).points, before.points)
+    np.testing.assert_array_equal(report.Analysis.read(tmp_path, step=2).points, before.points)
     assert len(before.points)
+    # Those of an earlier step are of other images.
+    dataclasses.replace(before, step=1).save(tmp_path)
+    assert report.read(tmp_path).analysis is None
+    run.analysis = None
+    outputs.save(run, tmp_path)
+    found = report.read(tmp_path).analysis
+    assert found.step == 2
+    assert len(found.points) == 0
 
 
 def test_features_that_are_not_finite_have_no_map():

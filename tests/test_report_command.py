@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from records import config, record
 
-from fairdd_jax import command_line, outputs, presets, published
+from fairdd_jax import command_line, outputs, presets, published, schema
 from fairdd_jax.config import unread
 from fairdd_jax.fairness import FAIRNESS
 from fairdd_jax.report.command import command_of
@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "compare.py"
 
 def read(config):
     """The fields that something reads."""
-    return presets.flat(config.as_json()) | dict.fromkeys(unread(config))
+    return schema.flat(config.as_json()) | dict.fromkeys(unread(config))
 
 
 @pytest.mark.parametrize(

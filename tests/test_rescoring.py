@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 from test_run import HEAD, own_surroundings, table_rows
 
-from fairdd_jax import command_line, data, presets, scoring
+from fairdd_jax import command_line, data, presets, schema, scoring
 from fairdd_jax.config import make
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.distilled import DistilledSet, load_distilled
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.evaluate import Evaluation
@@ -189,7 +188,7 @@ def test_images_have_the_normalisation_of_the_data_set(monkeypatch, tmp_path):
         meta={},
     )
     ((images, _),) = scored(monkeypatch, plain, dataset)
-    expected = normalise(dataset.train.images, mean=dataset.mean, std=dataset.std)
+    expected = dataset.normalise(dataset.train.images)
     np.testing.assert_array_equal(images, expected)
     other = some_set(mean=(0.1, 0.2, 0.3), std=(0.25, 1.0, 0.5))
     (images, _), _ = scored(monkeypatch, other, dataset)
@@ -210,7 +209,7 @@ def test_another_data_set_has_its_own_settings(name):
 
     def config(*arguments):
         command = command_line.read_command(
-            list(arguments), description=None, needs_preset=False, settings=own
+            list(arguments), description=None, is_run=False, settings=own
         )
         return command.config
 
@@ -312,7 +311,22 @@ def test_settings_of_no_version(folder, capsys, config):
         arrays = dict(file)
     arrays["meta"] = np.asarray(json.dumps({"config": config}))
     np.savez(path, **arrays)
-    refused(capsys, 2, "the distilled set holds settings that are none", str(folder))
+    refused(capsys, 2, "the distilled set holds settings that cannot be taken over", str(folder))
+
+
+@pytest.mark.parametrize("option", ["model", "evaluate.archs"])
+def test_code_that_a_set_names_is_not_run(run, folder, capsys, tmp_path, monkeypatch, option):
+    """Whoever made it: to import a module is to run it."""
+    (tmp_path / "from_a_file.py").write_text("raise SystemExit('it ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "from_a_file:network"
+    config = schema.flat(dataclasses.asdict(run.config)) | {option: name}
+    distilled = dataclasses.replace(run.distilled(), meta={"config": config})
+    distilled.save(folder / "distilled.npz")
+    refused(capsys, 2, f"network {name} is code; to run it, type --model {name}", str(folder))
+    for typed in (["--model", name], [f"--model={name}"]):
+        with pytest.raises(SystemExit, match="it ran"):
+            main([str(folder), *typed])
 
 
 def test_help_and_list(capsys, folder):
@@ -321,5 +335,7 @@ def test_help_and_list(capsys, folder):
     assert main([str(folder), "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "(type: int, default: 5)" in text  # the seed of the run
+    assert "--data_dir DIR" in text
+    assert not [option for option in ("--resume", "--checkpoint", "--dry_run") if option in text]
     assert main(["--list"]) == 0
     assert "cmnist_fg_dm" in capsys.readouterr().out

@@ -18,6 +18,7 @@ import pytest
 from test_loop import settings, toy
 
 from fairdd_jax import distill, interrupts, resume
+from fairdd_jax.checkpoint import steps_in
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError, NonFiniteLossError, WorkdirError
@@ -381,6 +382,42 @@ def test_results_that_are_no_results_are_of_no_finished_run(tmp_path, text):
         resume.refuse_overwriting(tmp_path, made())
 
 
+def test_a_finished_run_without_checkpoints_does_not_begin_anew(tmp_path):
+    """Not with more steps, which would take the place of its results."""
+    results = distilled(made()).results() | {"complete": True}
+    with pytest.raises(WorkdirError, match="a finished run of 12 steps that cannot go on: none of"):
+        resume.take_scores(Run(made(steps=14), toy()), results)
+    resume.take_scores(Run(made(), toy()), results)  # it computes the same again
+    resume.take_scores(Run(made(steps=14), toy()), results | {"complete": False})
+
+
+def test_results_of_other_images_are_kept(tmp_path):
+    """Equal settings, and as many images of every cell, in another data folder."""
+    run = distilled(made(), tmp_path)
+    run.evaluate()
+    run.baselines = {"random": {}, "full": {}}
+    run.save(tmp_path)
+    other = toy(seed=1)
+    train = dataclasses.replace(run.dataset.train, images=other.train.images)
+    other = dataclasses.replace(run.dataset, train=train)
+    resume.refuse_other_images(tmp_path, toy())
+    with pytest.raises(WorkdirError, match="holds a finished run on other images than those of"):
+        resume.refuse_other_images(tmp_path, other)
+    with (
+        Keeper(tmp_path, made()) as keeper,
+        pytest.raises(ConfigError, match="are of another run: other images; choose another"),
+    ):
+        Run(made(), other).distill(keeper=keeper)
+    scores = Run(made(steps=12), other)
+    scores.step = 12
+    resume.take_scores(scores, run.results())
+    assert scores.evaluations == []
+    results = run.results()
+    del results["dataset"]["fingerprint"]  # of an earlier version
+    resume.take_scores(scores, results)
+    assert len(scores.evaluations) == 1
+
+
 @pytest.mark.slow
 def test_scores_of_this_very_run_are_taken_over(tmp_path):
     config = made(**{"evaluate.archs": "ConvNetD1W8,MLP", "evaluate.every": 6})
@@ -432,6 +469,42 @@ def test_distill_keeps_checkpoints_in_a_folder_of_its_own(tmp_path, monkeypatch)
 
 
 # Signals
+
+
+def test_a_signal_that_a_program_takes_note_of_is_no_end(tmp_path):
+    """Its own handler raises nothing; what has been done is kept."""
+    seen = []
+    handler = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        run = Run(made(), toy())
+        with Keeper(tmp_path, made()) as keeper, pytest.raises(Terminated):
+            run.distill(
+                lambda line: signal.raise_signal(signal.SIGTERM) if line.update == 4 else None,
+                keeper=keeper,
+            )
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert set(seen) == {signal.SIGTERM}
+    assert 4 <= run.step < 12
+    assert steps_in(tmp_path / resume.FOLDER)[-1] == run.step
+
+
+def test_a_run_that_was_interrupted_before_its_first_line_does_not_begin_again(monkeypatch):
+    """Its images are no longer those of the start."""
+    run = Run(made(log_every=10), toy())
+    answers = iter([False, False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(Hold, "stopped", lambda hold: next(answers) and signal_noted(hold))
+        with pytest.raises(KeyboardInterrupt):
+            run.distill()
+    assert (run.step, run.log) == (3, [])
+    with pytest.raises(ConfigError, match="make another Run"):
+        run.distill()
+
+
+def signal_noted(hold):
+    hold._received.append(signal.SIGINT)
+    return True
 
 
 def signalled(number, seen, error=None):

@@ -30,6 +30,7 @@ from fairdd_jax import (
     outputs,
     presets,
     report,
+    schema,
     workdir,
 )
 from fairdd_jax import console as terminal
@@ -162,7 +163,7 @@ def test_results_are_those_of_the_data_and_the_settings(head):
     assert results["config"] == config
     assert (config["seed"], config["ipc"], config["model"]) == (3, 1, "ConvNetD1W8")
     assert config["evaluate"]["epochs"] == 2
-    assert make(presets.flat(config)).steps == 2
+    assert make(schema.flat(config)).steps == 2
     dataset = results["dataset"]
     assert (dataset["name"], dataset["num_train"], dataset["num_test"]) == ("cmnist_fg", 40, 20)
     assert np.sum(dataset["train_cell_counts"]) == 40
@@ -500,6 +501,17 @@ def copied(tmp_path):
     return Path(shutil.copytree(HEAD, tmp_path / "data" / "mnist"))
 
 
+def test_4_a_finished_run_on_other_images_is_not_lost(head, capsys, copied):
+    path = copied / "train-images-idx3-ubyte.gz"
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[-400] ^= 0x80
+    path.write_bytes(gzip.compress(content))
+    before = files_of(head.folder)
+    where = "--workdir", str(head.folder), "--data_dir", str(copied.parent)
+    refused(capsys, 4, "holds a finished run on other images", *HEAD_RUN, "--seed", "3", *where)
+    assert files_of(head.folder) == before
+
+
 def test_3_truncated_files(capsys, copied):
     path = copied / "train-images-idx3-ubyte.gz"
     content = path.read_bytes()
@@ -635,3 +647,12 @@ def test_signals_stop_a_distillation_and_save_it(tmp_path, number, code):
         assert np.isfinite(file["images_float"]).all()
     assert json.loads((folder / "results.json").read_text())["timing"]["distill_s"] > 0
     assert (folder / "images" / f"step_{logged:06d}.png").exists()
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    """As in `run.py --list | head -1`, where the rest cannot be written."""
+    command = [sys.executable, SCRIPT, "--list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0

@@ -10,9 +10,9 @@ import pytest
 from test_loop import settings, toy
 
 from fairdd_jax import stream
-from fairdd_jax.ahead import map_ahead
 from fairdd_jax.data import Dataset, Split
 from fairdd_jax.loop import call_lengths, run_updates
+from fairdd_jax.prefetch import prefetch
 from fairdd_jax.sharding import place
 from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step
@@ -125,14 +125,14 @@ def test_work_ahead_is_in_order_and_bounded():
         return item
 
     taken = []
-    for result in map_ahead(work, range(40), workers=3, pieces=4):
+    for result in prefetch(work, range(40), workers=3, pieces=4):
         taken.append(result)
     assert taken == list(range(40))
     assert max(most) <= 5
 
 
 def test_an_error_ahead_of_time_is_raised_in_its_turn():
-    results = map_ahead(lambda x: 1 // x, [1, 1, 0, 1], workers=2, pieces=2)
+    results = prefetch(lambda x: 1 // x, [1, 1, 0, 1], workers=2, pieces=2)
     assert [next(results), next(results)] == [1, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)

@@ -244,7 +244,7 @@ def test_bfloat16_goes_the_same_way():
 
     def gradient(dtype):
         def loss(params):
-            outputs, _ = models.run(network, {"params": params}, images, train=True, dtype=dtype)
+            outputs, _ = models.apply(network, {"params": params}, images, train=True, dtype=dtype)
             assert outputs.logits.dtype == outputs.features.dtype == jnp.float32
             return (outputs.logits**2).sum()
 

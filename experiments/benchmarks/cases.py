@@ -25,11 +25,10 @@ from fairdd_jax import config as configuration
 from fairdd_jax import environment, models, presets
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.data.normalise import normalise
 from fairdd_jax.evaluate import MOMENTUM, WEIGHT_DECAY, Evaluator
 from fairdd_jax.methods.method import Real
 from fairdd_jax.models import Outputs
-from fairdd_jax.sharding import AXES, REPLICATED, mesh_for, place, spread, use_all_cores
+from fairdd_jax.sharding import AXES, REPLICATED, mesh_for, place, shard_map, use_all_cores
 from fairdd_jax.start import initial_images
 from fairdd_jax.step import State, Step
 from fairdd_jax.train import Trainer, labelled
@@ -172,7 +171,7 @@ def _epoch(
     num_images = case.classes * case.ipc
     per_epoch = trainer.steps_per_epoch(num_images)
     firsts = itertools.count(step=EPOCHS * per_epoch)
-    program = jax.jit(spread(trainer.run, mesh, (REPLICATED,) * 6, REPLICATED))
+    program = jax.jit(shard_map(trainer.run, mesh, (REPLICATED,) * 6, REPLICATED))
     began = time.perf_counter()
     compiled = program.lower(*arguments, 0, 1).compile()
     compile_s = time.perf_counter() - began
@@ -204,12 +203,12 @@ def feature_pass(case: Case, runs: int) -> dict[str, Any]:
 
     def forward(params: Any, images: jax.Array, mask: jax.Array | None = None) -> Outputs:
         variables = {"params": params}
-        return models.run(
+        return models.apply(
             step.network, variables, images, train=True, mask=mask, dtype=config.compute_dtype
         )[0]
 
     def prepare(x: jax.Array) -> jax.Array:
-        return normalise(x, mean=dataset.mean, std=dataset.std)
+        return dataset.normalise(x)
 
     def centres(params: Any, images: jax.Array, weights: jax.Array) -> jax.Array:
         blocks = -(-len(images) // config.chunk)
@@ -218,7 +217,7 @@ def feature_pass(case: Case, runs: int) -> dict[str, Any]:
         return jax.lax.psum(part, AXES)
 
     shards = (REPLICATED, PartitionSpec(AXES), PartitionSpec(None, AXES))
-    program = jax.jit(spread(centres, mesh, shards, REPLICATED))
+    program = jax.jit(shard_map(centres, mesh, shards, REPLICATED))
     params = step.trainer.init(jax.random.key(0), dataset.image_shape)["params"]
     arguments = place((params, images, weights.astype(np.float32)), mesh, shards)
     flops = measure.flops(program, *arguments)

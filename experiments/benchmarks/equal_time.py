@@ -71,7 +71,7 @@ def seconds_per_update(pace: Result) -> float:
 def scoring_steps(trial: Trial, found: Result) -> int:
     """Optimiser steps of the network that scores: of cropped images there are more batches."""
     config = trial.config()
-    images = len(found["test_cell_counts"]) * config.ipc * config.factor**2
+    images = len(found["test_cell_counts"]) * config.decoded_ipc
     return synthetic_schedule(config, images).total
 
 

@@ -29,8 +29,8 @@ from PIL import Image
 
 from fairdd_jax import config as configuration
 from fairdd_jax import data, environment, presets, sharding, stream, workdir
-from fairdd_jax.ahead import map_ahead
 from fairdd_jax.data import DataConfig, Dataset, Split
+from fairdd_jax.prefetch import prefetch
 from fairdd_jax.start import initial_images
 from fairdd_jax.step import Step
 
@@ -55,7 +55,7 @@ def write_jpegs(folder: Path, count: int) -> int:
         return len(buffer.getvalue())
 
     numbers = range(1, count + 1)
-    total = sum(map_ahead(write, numbers, workers=2, pieces=64))
+    total = sum(prefetch(write, numbers, workers=2, pieces=64))
     rng = np.random.default_rng(0)
     values = rng.choice(["-1", " 1"], (count, 2))
     rows = [f"{n:06d}.jpg {a} {b}" for n, (a, b) in zip(numbers, values, strict=True)]

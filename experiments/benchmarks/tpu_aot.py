@@ -201,7 +201,7 @@ def abstract_step(
 def mean_training_steps(step: Step) -> float:
     """Steps of network training per update where the compiler does not know their number."""
     loops = step.config.outer_loops
-    of_sets = (step.networks.training_steps(real=real) for real in (True, False))
+    of_sets = (step.matched_network.training_steps(real=real) for real in (True, False))
     warmup, inner = map(sum, zip(*of_sets, strict=True))
     return (warmup + (loops - 1) * inner) / loops if loops > 1 else 0.0
 

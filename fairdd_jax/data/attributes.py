@@ -1,5 +1,6 @@
 """Attributes of images, by name: which one is the target, which ones are protected."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -126,7 +127,7 @@ def categories(values: Sequence[str], *, what: str) -> Attribute:
     """
     different = set(values)
     try:
-        names = sorted(different, key=float)
+        names = sorted(different, key=_number)
     except ValueError:
         names = sorted(different)
     if len(names) < 2:
@@ -141,3 +142,11 @@ def categories(values: Sequence[str], *, what: str) -> Attribute:
         )
     index = {name: position for position, name in enumerate(names)}
     return Attribute(np.array([index[value] for value in values], np.int32), tuple(names))
+
+
+def _number(text: str) -> tuple[float, str]:
+    """A text as a number, and for those that are the same number ("1", "1.0") the text."""
+    number = float(text)
+    if not math.isfinite(number):  # there is no order with NaN in it
+        raise ValueError(f"'{text}' is no number")
+    return number, text

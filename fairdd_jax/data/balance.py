@@ -8,6 +8,8 @@ import numpy as np
 # ITU-R 601-2 luma in 16-bit fixed point, as Pillow converts to mode L.
 _LUMA = np.array([19595, 38470, 7471], np.uint32)
 _HALF = 1 << 15
+# Groups 0 and 1 of `assign_grey`.
+GREY = ("grey", "colour")
 
 
 def to_grey(images: np.ndarray) -> np.ndarray:

@@ -18,11 +18,11 @@ import numpy as np
 from PIL import Image
 
 from fairdd_jax import workdir
-from fairdd_jax.ahead import map_ahead
 from fairdd_jax.data.dataset import Dataset, Split, channel_statistics
 from fairdd_jax.data.decode import DamagedImageError, decode
 from fairdd_jax.data.listing import Listed, Listing
 from fairdd_jax.errors import DataError, WorkdirError
+from fairdd_jax.prefetch import prefetch
 
 OnDecoded = Callable[[int], None]
 
@@ -134,7 +134,7 @@ def _build(
         place.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(place)
         try:
-            written, damaged = _write_images(temporary, listing, listed, on_decoded)
+            written, damaged, is_final = _write_images(temporary, listing, listed, on_decoded)
             manifest = {
                 "name": listing.name,
                 "source": listed.files.place,
@@ -142,7 +142,8 @@ def _build(
                 "images": written,
                 "bytes": temporary.stat().st_size,
                 "damaged": damaged,
-                "fingerprint": fingerprint,
+                # What could not be read this time may be read another time: it fits no files then.
+                "fingerprint": fingerprint if is_final else None,
             }
             description.unlink(missing_ok=True)  # of the images that these replace
             os.replace(temporary, images)
@@ -173,16 +174,21 @@ def _remove_abandoned(place: Path) -> None:
 
 def _write_images(
     path: Path, listing: Listing, listed: Listed, on_decoded: OnDecoded
-) -> tuple[int, dict[str, str]]:
-    """Decode into a file of NumPy: how many it has, and what is wrong with the others."""
+) -> tuple[int, dict[str, str], bool]:
+    """Decode into a file of NumPy: how many it has, what is wrong with the others, and whether
+    that is all in their bytes."""
     side = listing.transform.size
     header = {"descr": "|u1", "fortran_order": False}
-    written = 0
+    written, is_final = 0, True
     damaged: dict[str, str] = {}
     with path.open("wb") as file:
         _write_header(file, header, (len(listed), side, side, 3))
         for images, errors in _decoded(listing, listed):
-            damaged |= errors
+            is_final &= all(isinstance(error, DamagedImageError) for error in errors.values())
+            damaged |= {
+                position: (isinstance(error, OSError) and error.strerror) or str(error)
+                for position, error in errors.items()
+            }
             file.write(images.tobytes())
             written += len(images)
             on_decoded(len(images) + len(errors))
@@ -190,7 +196,7 @@ def _write_images(
         _write_header(file, header, (written, side, side, 3))
         file.flush()
         os.fsync(file.fileno())
-    return written, damaged
+    return written, damaged, is_final
 
 
 def _write_header(file: Any, header: dict[str, Any], shape: tuple[int, ...]) -> None:
@@ -198,27 +204,26 @@ def _write_header(file: Any, header: dict[str, Any], shape: tuple[int, ...]) -> 
     np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
 
 
-def _decoded(listing: Listing, listed: Listed) -> Iterator[tuple[np.ndarray, dict[str, str]]]:
+def _decoded(listing: Listing, listed: Listed) -> Iterator[tuple[np.ndarray, dict[str, Exception]]]:
     """Chunks of images in order, and what is wrong with those that are missing by position."""
     side = listing.transform.size
 
-    def chunk(start: int) -> tuple[np.ndarray, dict[str, str]]:
-        images, errors = [], {}
+    def chunk(start: int) -> tuple[np.ndarray, dict[str, Exception]]:
+        images: list[np.ndarray] = []
+        errors: dict[str, Exception] = {}
         for position in range(start, min(start + _CHUNK, len(listed))):
             grey = listed.grey is not None and bool(listed.grey[position])
             try:
                 data = listed.files.read(listed.chosen[position])
                 images.append(decode(data, listing.transform, grey=grey))
-            except DamagedImageError as error:
-                errors[str(position)] = str(error)
-            except OSError as error:
-                errors[str(position)] = error.strerror or str(error)
+            except (DamagedImageError, OSError) as error:
+                errors[str(position)] = error
         return np.array(images, np.uint8).reshape(-1, side, side, 3), errors
 
     Image.init()  # in this thread: one that comes while another registers formats misses some
     workers = os.cpu_count() or 1
     starts = range(0, len(listed), _CHUNK)
-    return map_ahead(chunk, starts, workers=workers, pieces=2 * workers)
+    return prefetch(chunk, starts, workers=workers, pieces=2 * workers)
 
 
 def _refusal(damaged: dict[str, dict[int, str]], parts: dict[str, Listed]) -> str:

@@ -17,14 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from fairdd_jax.data import cifar_batches, tfds_source
-from fairdd_jax.data.balance import assign_grey, to_grey
+from fairdd_jax.data.balance import GREY, assign_grey, to_grey
 from fairdd_jax.data.config import DataConfig
-from fairdd_jax.data.dataset import Dataset, Split
+from fairdd_jax.data.dataset import SPLITS, Dataset, Split
 from fairdd_jax.data.files import find_folder
-from fairdd_jax.data.listing import Source, hold_out
+from fairdd_jax.data.listing import Source, unbiased_splits
 from fairdd_jax.data.severity import changed
 
-GREY = ("grey", "colour")
 CHANGED = ("changed", "original")
 CLASSES = (
     *("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -39,9 +38,7 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
     """Read CIFAR10-S; see the module and `fairdd_jax.data.listing.Source`."""
     folder = find_folder(data_dir, _FOLDERS, cifar_batches.is_there)
     if folder is not None:
-        (images, labels), (test_images, test_labels) = (
-            cifar_batches.load(folder, split) for split in ("train", "test")
-        )
+        train, test = (cifar_batches.load(folder, split) for split in SPLITS)
     else:
         copy = tfds_source.copy_of(
             "cifar10s",
@@ -52,13 +49,8 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
             "Python version, without .bin)",
             folder=_BATCHES[0],
         )
-        (images, labels), (test_images, test_labels) = (
-            tfds_source.load_by_id(copy, split) for split in ("train", "test")
-        )
-    if config.validation:
-        kept, held = hold_out(labels, np.zeros_like(labels), config=config)
-        test_images, test_labels = images[held], labels[held]
-        images, labels = images[kept], labels[kept]
+        train, test = (tfds_source.load_by_id(copy, split) for split in SPLITS)
+    (images, labels), (test_images, test_labels) = unbiased_splits(train, test, config)
     of_train, of_test = (np.random.RandomState(_SEVERITY_SEED) for _ in range(2))
     if config.severity is not None:
         order, test_order = of_train.permutation(len(labels)), of_test.permutation(len(test_labels))
@@ -67,9 +59,9 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
     groups = assign_grey(labels, ratio=config.bias_ratio, num_classes=len(CLASSES))
     images[groups == 0] = _first_group(images[groups == 0], config, of_train)
     twice = np.concatenate([_first_group(test_images, config, of_test), test_images])
-    test = Split(twice, np.tile(test_labels, 2), np.repeat([0, 1], len(test_labels)))
+    both = Split(twice, np.tile(test_labels, 2), np.repeat([0, 1], len(test_labels)))
     names = GREY if config.severity is None else CHANGED
-    return Dataset("cifar10s", Split(images, labels, groups), test, CLASSES, names, MEAN, STD)
+    return Dataset("cifar10s", Split(images, labels, groups), both, CLASSES, names, MEAN, STD)
 
 
 def _first_group(images: np.ndarray, config: DataConfig, rng: np.random.RandomState) -> np.ndarray:

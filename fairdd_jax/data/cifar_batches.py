@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fairdd_jax.data.idx import SplitName
+from fairdd_jax.data.dataset import SplitName
 from fairdd_jax.errors import DataError, one_line
 
 _NAMES: dict[str, tuple[str, ...]] = {

@@ -8,9 +8,7 @@ import numpy as np
 from fairdd_jax.data import bias, digits, idx, tfds_source
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.dataset import Dataset, Split
-from fairdd_jax.data.listing import Find, Source, hold_out
-
-Labelled = tuple[np.ndarray, np.ndarray]  # images and their labels
+from fairdd_jax.data.listing import Find, Labelled, Source, unbiased_splits
 
 _DIGITS = tuple("0123456789")
 _GARMENTS = (
@@ -38,7 +36,7 @@ def _load_coloured(
     classes: tuple[str, ...],
 ) -> Dataset:
     """A biased data set as the official code makes it: one random stream, train and then test."""
-    train, test = _chosen(_grey_images(files, data_dir, download), config)
+    train, test = unbiased_splits(*_grey_images(files, data_dir, download), config)
     table = bias.colour_table(kind, ground, clean=config.clean_colours)
     rng = np.random.RandomState(config.seed)
     return _dataset(
@@ -51,7 +49,7 @@ def _load_coloured(
 
 def _load_demo(config: DataConfig, data_dir: Path | None, download: bool) -> Dataset:
     """Biased training digits, and every test digit in every colour: a small but even test set."""
-    train, (test_images, test_labels) = _chosen(digits.load(), config)
+    train, (test_images, test_labels) = unbiased_splits(*digits.load(), config)
     table = bias.colour_table("mnist", "fg")
     rng = np.random.RandomState(config.seed)
     source = np.repeat(np.arange(len(test_labels)), config.colours)
@@ -62,15 +60,6 @@ def _load_demo(config: DataConfig, data_dir: Path | None, download: bool) -> Dat
         _shown(test_images, test_labels, source, colours, table),
         _DIGITS,
     )
-
-
-def _chosen(splits: tuple[Labelled, Labelled], config: DataConfig) -> tuple[Labelled, Labelled]:
-    """Both splits, or what is left of the first and what is held out of it."""
-    if not config.validation:
-        return splits
-    images, labels = splits[0]
-    kept, held = hold_out(labels, np.zeros_like(labels), config=config)
-    return (images[kept], labels[kept]), (images[held], labels[held])
 
 
 def _biased(

@@ -7,13 +7,15 @@ from fairdd_jax.data.bias import COLOURS, Minority
 from fairdd_jax.data.decode import Fit
 from fairdd_jax.errors import ConfigError, unknown_name
 
-# Fields whose value is the data set's own unless the user says otherwise.
-OWN: Any = None
+# The value of a field that depends on others, here on the data set, until it is filled in. Type
+# checkers see what it is filled in with: everybody but the code that does it works with that.
+UNSET: Any = None
 if TYPE_CHECKING:
-    Str: TypeAlias = str
     Int: TypeAlias = int
+    Float: TypeAlias = float
+    Str: TypeAlias = str
 else:
-    Str, Int = str | None, int | None
+    Int, Float, Str = int | None, float | None, str | None
 
 Damaged = Literal["refuse", "leave_out"]
 
@@ -77,16 +79,16 @@ class DataConfig:
     minority: Minority = "equal"
     colours: int = 10
     clean_colours: bool = False
-    severity: Int = OWN
+    severity: Int = UNSET
     seed: int = 30
-    target: Str = OWN
-    protected: Str = OWN
+    target: Str = UNSET
+    protected: Str = UNSET
     balanced: bool = False
-    size: Int = OWN
+    size: Int = UNSET
     fit: Fit = "crop"
-    table: Str = OWN
+    table: Str = UNSET
     path_column: str = "path"
-    split_column: Str = OWN
+    split_column: Str = UNSET
     test_fraction: float = 0.2
     validation: float = 0.0
     test_without: int = 0
@@ -104,7 +106,7 @@ class DataConfig:
             raise ConfigError(f"seed must be an integer in [0, 2**32 - 1], got {self.seed!r}")
         for field, low, high in _INTEGERS:
             value = getattr(self, field)
-            if value is OWN is getattr(type(self), field):
+            if value is UNSET is getattr(type(self), field):
                 continue
             if not isinstance(value, int) or not low <= value <= high:
                 raise ConfigError(f"{field} must be an integer in [{low}, {high}], got {value!r}")

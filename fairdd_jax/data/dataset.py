@@ -1,15 +1,21 @@
 """What every data source returns: uint8 images with a label and a group each, checked once."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 
+import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fairdd_jax.data.normalise import normalise, to_pixels
 from fairdd_jax.errors import DataError
 
+SplitName = Literal["train", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 _CHUNK = 1024  # images; bounds the temporary memory of the statistics
+_FINGERPRINTED = 256  # images of a split
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +181,8 @@ class Dataset:
             test_split,
             _names(classes, train_split.labels, test_split.labels),
             _names(groups, train_split.groups, test_split.groups),
-            tuple(train_mean if mean is None else mean),
-            tuple(train_std if std is None else std),
+            tuple(map(float, train_mean if mean is None else mean)),
+            tuple(map(float, train_std if std is None else std)),
         )
 
     @property
@@ -194,6 +200,23 @@ class Dataset:
         """Height, width and channels of an image."""
         height, width, channels = self.train.images.shape[1:]
         return height, width, channels
+
+    def normalise(self, images: jax.Array | np.ndarray) -> jax.Array:
+        """What networks see of pixels v: (v / 255 - mean) / std, channel by channel."""
+        return normalise(images, mean=self.mean, std=self.std)
+
+    def to_pixels(self, images: np.ndarray) -> np.ndarray:
+        """Its inverse, clipped to the pixel range and rounded."""
+        return to_pixels(images, mean=self.mean, std=self.std)
+
+    def fingerprint(self) -> str:
+        """What tells this data set from others: a hash of all labels and some of the images."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.test):
+            some = np.unique(np.linspace(0, len(split) - 1, _FINGERPRINTED).astype(int))
+            for array in (split.labels, split.groups, split.images[some]):
+                digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def cell_counts(self, split: Split) -> np.ndarray:
         """Number of images of each (class, group) cell.

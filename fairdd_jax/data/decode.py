@@ -13,6 +13,9 @@ from fairdd_jax.errors import one_line
 
 Fit = Literal["crop", "stretch"]
 
+# Pixels that an image may be long after scaling, before it is cut.
+_LONGEST = 2**16
+
 # First band of Pillow's modes that have no colour.
 _GREY_BANDS = ("1", "L", "I")
 
@@ -77,6 +80,8 @@ def decode(data: bytes, transform: Transform, *, grey: bool = False) -> np.ndarr
     if transform.fit == "crop":
         short = min(image.size)
         sides = [int(transform.size * side / short) for side in image.size]
+        if max(sides) > _LONGEST:
+            raise DamagedImageError(f"it is {image.width} x {image.height} pixels, too thin to cut")
         image = _centre(
             image.resize((sides[0], sides[1]), Image.Resampling.BILINEAR), transform.size
         )
@@ -105,6 +110,8 @@ def _opened(data: bytes) -> tuple[Image.Image, bool]:
         with Image.open(io.BytesIO(data)) as opened:
             opened.load()
             return _upright(_rgb(opened), opened), opened.getbands()[0] in _GREY_BANDS
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow's decoders raise anything from OSError to struct.error
         raise DamagedImageError(_reason(data, error)) from None
 

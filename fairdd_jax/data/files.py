@@ -164,7 +164,7 @@ def is_image(name: str) -> bool:
 
 
 def images_below(folder: Path) -> list[str]:
-    """Names of all image files below a folder, sorted.
+    """Names of all image files below a folder, sorted; links to folders are followed.
 
     Raises:
       DataError: the folder, or one in it, cannot be listed.
@@ -173,11 +173,15 @@ def images_below(folder: Path) -> list[str]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be listed: {error.strerror}") from None
 
-    found = (
-        (Path(where) / file).relative_to(folder).as_posix()
-        for where, _, files in os.walk(folder, onerror=refuse)
-        for file in files
-    )
+    found = []
+    # The folders on the way to each: a link to one of them would go round and round.
+    passed = {str(folder): {os.path.realpath(folder)}}
+    for where, below, files in os.walk(folder, onerror=refuse, followlinks=True):
+        on_the_way = passed.pop(where)
+        real = {name: os.path.realpath(os.path.join(where, name)) for name in below}
+        below[:] = [name for name in below if real[name] not in on_the_way]
+        passed |= {os.path.join(where, name): on_the_way | {real[name]} for name in below}
+        found += [(Path(where) / file).relative_to(folder).as_posix() for file in files]
     return sorted(name for name in found if is_image(name))
 
 

@@ -6,13 +6,11 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from fairdd_jax.data.dataset import SplitName
 from fairdd_jax.errors import DataError
-
-SplitName = Literal["train", "test"]
 
 # Folders below the data folder in which each data set is looked for, the most telling name
 # first: the file names of both data sets are the same.

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from fairdd_jax.data import tfds_source
-from fairdd_jax.data.balance import assign_grey
-from fairdd_jax.data.cifar import GREY
+from fairdd_jax.data.balance import GREY, assign_grey
 from fairdd_jax.data.config import DataConfig
 from fairdd_jax.data.decode import Transform
 from fairdd_jax.data.files import Folder, ImageFiles, find_folder, images_below, not_found

@@ -67,6 +67,8 @@ class Listing:
     notes: tuple[str, ...] = ()
 
 
+Labelled: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Images and their labels."""
 Find: TypeAlias = Callable[[DataConfig, Path | None, bool], Dataset | Listing]
 
 
@@ -121,3 +123,18 @@ def hold_out(
             "larger share"
         )
     return kept, held
+
+
+def unbiased_splits(
+    train: Labelled, test: Labelled, config: DataConfig
+) -> tuple[Labelled, Labelled]:
+    """Both splits before a bias is made, or what is left of the first and what is held out of it.
+
+    Raises:
+      DataError: nothing is held out though something should be.
+    """
+    if not config.validation:
+        return train, test
+    images, labels = train
+    kept, held = hold_out(labels, np.zeros_like(labels), config=config)
+    return (images[kept], labels[kept]), (images[held], labels[held])

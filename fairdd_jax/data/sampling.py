@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fairdd_jax.centres import group_weights
+from fairdd_jax.centres import group_weights, normalised
 
 
 class GroupIndex(NamedTuple):
@@ -61,7 +61,7 @@ def group_index(
         jnp.asarray(np.argsort(cell, kind="stable"), jnp.int32),
         jnp.asarray(start.reshape(shape), jnp.int32),
         jnp.asarray(count.reshape(shape), jnp.int32),
-        _shares(jnp.asarray(count.reshape(shape))),
+        normalised(jnp.asarray(count.reshape(shape))),
     )
 
 
@@ -121,7 +121,7 @@ def stratified_batch(key: jax.Array, index: GroupIndex, *, per_cell: int) -> Rea
     cell_draw = jax.vmap(jax.vmap(lambda k, count: draw(k, count, per_cell)))
     positions, valid = cell_draw(keys, index.counts)
     indices = index.order[jnp.where(valid, positions + index.start[..., None], 0)]
-    average = _shares(valid)
+    average = normalised(valid)
     weights = jnp.eye(G)[None, :, :, None] * average[:, None]
     indices, weights = indices.reshape(C, -1), weights.reshape(C, G, -1)
     return RealBatch(indices, weights, index.shares)
@@ -153,9 +153,8 @@ def proportional_batch(key: jax.Array, index: GroupIndex, *, batch_real: int) ->
         ends = jnp.cumsum(count)
         groups = jnp.searchsorted(ends, positions, side="right").astype(jnp.int32)
         weights = group_weights(groups, num_groups=G, valid=valid)
-        drawn = ((groups[None] == jnp.arange(G)[:, None]) & valid[None]).sum(1)
         indices = index.order[jnp.where(valid, positions + start[0], 0)]
-        return RealBatch(indices, weights, _shares(drawn))
+        return RealBatch(indices, weights, normalised((weights > 0).sum(1)))
 
     return jax.vmap(of_class)(jax.random.split(key, C), index.start, index.counts)
 
@@ -217,9 +216,3 @@ class Proportional:
     def draw(self, key: jax.Array, cells: GroupIndex) -> RealBatch:
         """Draw the images of all classes."""
         return proportional_batch(key, cells, batch_real=self.batch_real)
-
-
-def _shares(counts: jax.Array) -> jax.Array:
-    """Counts (or booleans) as fractions of their sum along the last axis; all zero if it is 0."""
-    counts = counts.astype(jnp.float32)
-    return counts / jnp.maximum(counts.sum(-1, keepdims=True), 1.0)

@@ -7,6 +7,7 @@ by random access without TensorFlow; tfrecord copies need it.
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from fairdd_jax.data import tfds_prepare
+from fairdd_jax.data.dataset import SplitName
 from fairdd_jax.data.files import Folder, ImageFiles, Records, images_below, not_found
-from fairdd_jax.data.idx import SplitName
 from fairdd_jax.errors import DataError, one_line
 
 # What a message says besides where to put files.
@@ -59,10 +60,15 @@ def find_copy(data_dir: Path | None, name: str) -> Path | None:
     """
     default = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     for root in (data_dir, default):
-        copies = sorted((root / name).glob("[0-9]*/dataset_info.json")) if root else []
-        if copies:
-            return copies[-1].parent
+        copies = (root / name).glob("[0-9]*/dataset_info.json") if root else ()
+        if folders := [path.parent for path in copies]:
+            return max(folders, key=_version)
     return None
+
+
+def _version(folder: Path) -> list[int]:
+    """The number after which a copy is called, "3.0.10" after "3.0.2"."""
+    return [int(part) for part in re.findall(r"\d+", folder.name)]
 
 
 def load(folder: Path, split: SplitName) -> tuple[np.ndarray, np.ndarray]:

@@ -35,20 +35,24 @@ _PARTS = {
 }
 
 
-def add_options(parser: argparse._ActionsContainer) -> None:
-    """Add what asks for a dry run."""
+def add_options(parser: argparse._ActionsContainer, *, shown: bool = True) -> None:
+    """Add what asks for a dry run, and to the help unless it is not shown."""
     parser.add_argument(
         "--dry_run",
         nargs="?",
         const="",
         metavar="FILE",
-        help="only say what would be done and estimate minutes and memory; a file keeps it as JSON",
+        help="only say what would be done and estimate minutes and memory; a file keeps it as JSON"
+        if shown
+        else argparse.SUPPRESS,
     )
     parser.add_argument(
         "--minutes",
         type=float,
         metavar="M",
-        help="with --dry_run: look for settings that fit if it takes more",
+        help="with --dry_run: look for settings that fit if it takes more"
+        if shown
+        else argparse.SUPPRESS,
     )
 
 

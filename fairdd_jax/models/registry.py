@@ -151,9 +151,18 @@ def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) ->
     return module
 
 
+def is_import(name: str) -> bool:
+    """Whether a name is ``module:function``, which is imported.
+
+    >>> is_import("my_networks:wide"), is_import("ConvNetD3")
+    (True, False)
+    """
+    return _IMPORTED.fullmatch(name) is not None
+
+
 def _factory(name: str) -> own.Factory:
     """Makes networks of that name from a number of classes."""
-    if _IMPORTED.fullmatch(name):
+    if is_import(name):
         return own.imported(name)
     factory = _OWN.get(name) or _built_in(name)
     if factory is None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from fairdd_jax import models
 from fairdd_jax.data import Dataset, Split
-from fairdd_jax.data.normalise import to_pixels
 from fairdd_jax.embedding import Embedding
 from fairdd_jax.errors import DataError, one_line
 from fairdd_jax.grouping import Features, random_features
@@ -29,6 +28,7 @@ class Analysis:
     """What a report shows beside scores.
 
     Attributes:
+      step: of the run, when its images were these.
       start: ``[C, I, H, W, channels]`` uint8, the synthetic images before the first update.
       neighbours: ``[C, D]`` group of the real image nearest to each synthetic one (decoded, D of
         them), among as many real ones of every group of its class.
@@ -37,6 +37,7 @@ class Analysis:
       groups: ``[N]`` their groups.
     """
 
+    step: int
     start: np.ndarray
     neighbours: np.ndarray
     points: np.ndarray
@@ -48,7 +49,7 @@ class Analysis:
 
         >>> neighbours = np.array([[0, 0, 2, 0]])
         >>> empty = np.zeros(0)
-        >>> Analysis(empty, neighbours, empty, empty, empty).composition(3).tolist()
+        >>> Analysis(0, empty, neighbours, empty, empty, empty).composition(3).tolist()
         [[0.75, 0.0, 0.25]]
         """
         return (self.neighbours[..., None] == np.arange(num_groups)).mean(1)
@@ -64,8 +65,8 @@ class Analysis:
         write_atomically(folder / FILE, buffer.getvalue())
 
     @classmethod
-    def read(cls, folder: Path) -> "Analysis | None":
-        """What `save` wrote, None if there is nothing.
+    def read(cls, folder: Path, *, step: int) -> "Analysis | None":
+        """What `save` wrote, None if there is nothing, or what is there is of another step.
 
         Raises:
           DataError: it is damaged.
@@ -74,7 +75,9 @@ class Analysis:
         names = [field.name for field in dataclasses.fields(cls)]
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-                return cls(**{name: content[name] for name in names})
+                if "step" not in content or content["step"] != step:  # older ones do not tell
+                    return None
+                return cls(**{name: content[name] for name in names} | {"step": step})
         except FileNotFoundError:
             return None
         except Exception as error:  # damaged bytes make zipfile and numpy raise nearly anything
@@ -87,7 +90,7 @@ def analyse(run: "Run") -> Analysis:
     """Look at the images of a run, and at the network that was trained on them, if one was."""
     dataset, config = run.dataset, run.config
     features = random_features(dataset, config.model, seed=config.seed, chunk=config.chunk)
-    pixels = to_pixels(run.decoded(), mean=dataset.mean, std=dataset.std)
+    pixels = dataset.to_pixels(run.decoded())
     points, chosen = np.zeros((0, 2), np.float32), np.zeros(0, int)
     if run.trained:
         arch, variables = next(iter(run.trained.items()))
@@ -98,6 +101,7 @@ def analyse(run: "Run") -> Analysis:
         chosen = _of_every_cell(dataset.test, dataset, max(1, _POINTS // _cells(dataset)))
         points = _map(embed(variables, dataset.test.images[chosen]), seed=config.seed)
     return Analysis(
+        step=run.step,
         start=run.start,
         neighbours=nearest_groups(pixels, dataset, features),
         points=points,

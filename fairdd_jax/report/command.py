@@ -7,7 +7,7 @@ from fairdd_jax import config as configuration
 from fairdd_jax import presets
 from fairdd_jax.data import SOURCES
 from fairdd_jax.errors import FairDDError
-from fairdd_jax.presets import flat
+from fairdd_jax.schema import flat
 
 
 def command_of(config: dict[str, Any]) -> str | None:

@@ -10,13 +10,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fairdd_jax import comparison
-from fairdd_jax.presets import flat
 from fairdd_jax.report import plots
 from fairdd_jax.report.command import command_of
 from fairdd_jax.report.grids import grid, png_bytes
 from fairdd_jax.report.record import Record
 from fairdd_jax.report.verdict import verdict
-from fairdd_jax.schema import SURROUNDINGS
+from fairdd_jax.schema import SURROUNDINGS, flat
 
 FILE = "report.html"
 _MOST_CLASSES = 20  # in grids

@@ -70,12 +70,13 @@ def read(folder: str | Path, *, name: str | None = None) -> Record:
         raise DataError(
             f"no run in {folder}: it has no results.json; pass the output folder of a run"
         )
+    results = read_results(path)
     return Record(
         name or folder.resolve().name,
-        read_results(path),
+        results,
         _lines(folder / "metrics.jsonl"),
         load_distilled(folder),
-        Analysis.read(folder),
+        Analysis.read(folder, step=results.get("step", -1)),
     )
 
 

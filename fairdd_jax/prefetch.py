@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def map_ahead(
+def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, pieces: int
 ) -> Iterator[Result]:
     """The function of every item, in their order.
@@ -20,7 +20,7 @@ def map_ahead(
       workers: number of threads.
       pieces: results that may wait or be in the making, besides the one that is taken.
 
-    >>> list(map_ahead(str.upper, "abc", workers=2, pieces=1))
+    >>> list(prefetch(str.upper, "abc", workers=2, pieces=1))
     ['A', 'B', 'C']
     """
     with ThreadPoolExecutor(workers) as pool:
