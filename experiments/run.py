@@ -3,7 +3,6 @@
 python experiments/run.py --config cmnist_fg_dm --data_dir DATA [--ipc 10] [--any.field VALUE ...]
 """
 
-import contextlib
 import signal
 import sys
 import time
@@ -22,26 +21,17 @@ from fairdd_jax import (
     outputs,
     report,
     sharding,
-    watch,
     workdir,
 )
 from fairdd_jax import config as configuration
 from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.errors import NonFiniteLossError
 from fairdd_jax.estimate import console as estimate_console
 from fairdd_jax.estimate import estimate
-from fairdd_jax.interrupts import Terminated
-from fairdd_jax.loop import Progress
-from fairdd_jax.resume import (
-    Keeper,
-    refuse_other_images,
-    refuse_overwriting,
-    saved_results,
-    take_scores,
-)
+from fairdd_jax.resume import refuse_other_images, refuse_overwriting
 from fairdd_jax.run import Run
+from fairdd_jax.runner import distil_and_score
 
 
 def main(arguments: list[str]) -> int:
@@ -75,7 +65,9 @@ def run(arguments: list[str], console: Console) -> int:
         if is_demo:
             runs = _compare(configs, dataset, folder, console, options)
         else:
-            runs[config.fairness] = distil_and_score(config, dataset, folder, console, {}, options)
+            runs[config.fairness] = distil_and_score(
+                config, dataset, folder, console=console, options=options
+            )
     results = {name: this.results() for name, this in runs.items()}
     console.print(terminal.score_table(comparison.score_rows(results)))
     terminal.say(console, f"written to {folder}")
@@ -133,7 +125,9 @@ def _compare(
     runs: dict[str, Run] = {}
     baselines: dict[str, dict[str, Any]] = {}
     for place, config in configs.items():
-        this = distil_and_score(config, dataset, place, console, baselines, options)
+        this = distil_and_score(
+            config, dataset, place, baselines=baselines, console=console, options=options
+        )
         runs[config.fairness], baselines = this, this.baselines
     if hosts.is_first():
         outputs.save_comparison([report.read(folder / mode, name=mode) for mode in runs], folder)
@@ -154,95 +148,6 @@ def _refuse_overwriting(configs: dict[Path, Config], resume: str | None) -> None
         return
     for folder, config in configs.items():
         refuse_overwriting(folder, config, resume=resume == "auto")
-
-
-def distil_and_score(
-    config: Config,
-    dataset: Dataset,
-    folder: Path,
-    console: Console,
-    baselines: dict[str, dict[str, Any]],
-    options: Namespace,
-) -> Run:
-    """One run with all its files; interrupted or failed, it saves what it has.
-
-    Baselines that another run has scored already are taken over.
-    """
-    this = Run(config, dataset)
-    workdir.prepare(folder)
-    title = f"{config.data.name} {config.method} {config.fairness}"
-    try:
-        _distil(this, folder, console, options, f"distil {title}")
-        outputs.save_state(this, folder)
-        this.baselines |= baselines
-        names = [n for n in configuration.baselines(config.evaluate) if n not in this.baselines]
-        total = this.scoring_steps(names)
-        with terminal.progress_bar(console, f"score {title}", total, "steps") as advance:
-            this.evaluate_rest(on_steps=advance)
-            for name in names:
-                outputs.save_state(this, folder)
-                this.score_baseline(name, on_steps=advance)
-    except (KeyboardInterrupt, Terminated, NonFiniteLossError):
-        if this.begun:
-            outputs.save_state(this, folder)
-        raise
-    this.save(folder)
-    return this
-
-
-def _distil(this: Run, folder: Path, console: Console, options: Namespace, title: str) -> None:
-    """Distil with a bar, a log and checkpoints."""
-    log = folder / "metrics.jsonl"
-    saved = saved_results(folder) if options.resume == "auto" else {}
-    hosts.any_of(False)  # all have read before the first writes
-
-    def on_note(note: str) -> None:
-        terminal.say(console, f"note: {note}")
-
-    with (
-        contextlib.ExitStack() as stack,
-        terminal.progress_bar(console, title, this.config.updates, "updates") as advance,
-        Keeper(
-            folder,
-            this.config,
-            resume=options.resume == "auto",
-            every=options.checkpoint_every,
-            keep=options.checkpoints,
-            on_note=on_note,
-        ) as keeper,
-    ):
-        watchers = [
-            stack.enter_context(watcher(folder))
-            for watcher, wanted in (
-                (watch.tensorboard, options.tensorboard),
-                (watch.profile, options.profile),
-            )
-            if wanted
-        ]
-        done = 0
-
-        def on_start(lines: list[dict[str, Any]]) -> None:
-            nonlocal done
-            take_scores(this, saved)
-            # Not before: until here a wrong option leaves what an earlier run has written.
-            if options.resume != "auto":
-                for name in outputs.OF_THE_WHOLE:
-                    workdir.remove(folder / name)
-            outputs.save_config(this, folder)
-            workdir.write_lines(log, lines)
-            if lines:
-                done = lines[-1]["update"]
-                advance(done)
-
-        def on_progress(line: Progress) -> None:
-            nonlocal done
-            workdir.append_line(log, line.line())
-            advance(line.update - done, terminal.detail(line))
-            done = line.update
-            for watcher in watchers:
-                watcher(line)
-
-        this.distill(on_progress, keeper=keeper, on_start=on_start)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -274,10 +274,6 @@ class Run:
         """
         self.baselines[name] = self.scoring.baseline(name, on_steps)
         return self.baselines[name]
-
-    def scoring_steps(self, baselines: Sequence[str] = ()) -> int:
-        """Optimiser steps that `evaluate` and those baselines will take, for a progress bar."""
-        return self.scoring.steps(baselines)
 
     def decoded(self) -> np.ndarray:
         """The images that networks are trained on, ``[C, factor**2 I, H, W, channels]``."""

@@ -147,7 +147,7 @@ def test_passes_are_what_a_run_scores(changes, monkeypatch):
     todo = passes(config, dataset, ("random", "full"))
     assert [each[1:] for each in todo] == seen
     assert [each.name for each in todo] == ["synthetic", "uint8"] * 2 + ["random", "full"]
-    assert run.scoring_steps(("random", "full")) == sum(n * s.total for _, _, n, s in seen)
+    assert run.scoring.steps(("random", "full")) == sum(n * s.total for _, _, n, s in seen)
 
 
 def scoring_pace(config, dataset, *, networks=1, **seconds):

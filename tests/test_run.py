@@ -577,7 +577,7 @@ def test_5_a_non_finite_loss(capsys, tmp_path):
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (None, 143)])
 def test_interrupts_save_at_any_time(capsys, tmp_path, monkeypatch, phase, stop, code):
     def interrupt(*args, **options):
-        raise stop or script.Terminated
+        raise stop or script.interrupts.Terminated
 
     monkeypatch.setattr(phase, interrupt)
     assert script.main([*HEAD_RUN, "--workdir", str(tmp_path / "run")]) == code
