@@ -152,7 +152,7 @@ class Run:
                 if keeper:
                     with hold:
                         keeper.save(progress, self)
-            if self.step < self.config.steps:
+            if self.step < self.config.steps and hold.stopped():
                 raise Terminated  # the program has a handler of its own, which raised nothing
         except (KeyboardInterrupt, Terminated):
             # Of several processes the others may be elsewhere, and all must take part.

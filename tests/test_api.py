@@ -234,6 +234,7 @@ def test_results_have_the_promised_fields(finished):
         "groups",
         "train_cell_counts",
         "test_cell_counts",
+        "fingerprint",
         "notes",
     }
     assert (dataset["name"], dataset["num_train"], dataset["num_test"]) == ("toy", 60, 60)

@@ -251,7 +251,7 @@ def test_a_folder_that_may_not_be_listed_is_a_data_error(tmp_path, monkeypatch, 
     write_bffhq(tmp_path, per_cell=1, side=8)
     write_utkface(tmp_path, per_cell=1, per_test_cell=1, side=8)
 
-    def walk(folder, onerror):
+    def walk(folder, onerror, followlinks):
         onerror(PermissionError(13, "Permission denied", str(folder)))
         return iter(())
 

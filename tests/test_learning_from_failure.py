@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_train import SIDE, Linear, Normed, images
 
-from fairdd_jax import learning_from_failure as lff
+from fairdd_jax import learning_from_failure
 from fairdd_jax.data.sampling import group_index
 from fairdd_jax.learning_from_failure import LearningFromFailure
 from fairdd_jax.train import Trainer
@@ -166,7 +166,9 @@ def test_images_that_contradict_the_bias_weigh_more():
     lff, state = begun(num=num, batch_size=32)
     arrays = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.int32)
     state = jax.jit(lff.run)(state, *arrays, KEY, 0, 84)
-    weights = np.asarray(lff.difficulty(state.averages, arrays[1], num_classes=CLASSES))
+    weights = np.asarray(
+        learning_from_failure.difficulty(state.averages, arrays[1], num_classes=CLASSES)
+    )
     cells = group_index(y, group, num_classes=2, num_groups=2)
     assert np.asarray(cells.counts).tolist() == [[90, 10], [10, 90]]
     minority = weights[group != y]
@@ -177,6 +179,6 @@ def test_images_that_contradict_the_bias_weigh_more():
 def test_an_image_that_nobody_fails_at_counts_a_little():
     """Losses of 0 divide by nothing, and batch statistics leave no image out."""
     averages = jnp.array([[0.0, 0.0, -1.0], [0.0, 2.0, -1.0]])
-    weights = lff.difficulty(averages, jnp.array([0, 1, 1]), num_classes=2)
-    np.testing.assert_allclose(weights, lff.EPSILON)
-    assert float(lff.confidence(jnp.float32(1e4))) > 0
+    weights = learning_from_failure.difficulty(averages, jnp.array([0, 1, 1]), num_classes=2)
+    np.testing.assert_allclose(weights, learning_from_failure.EPSILON)
+    assert float(learning_from_failure.confidence(jnp.float32(1e4))) > 0

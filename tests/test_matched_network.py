@@ -98,7 +98,7 @@ def test_a_network_that_learns_from_failures_takes_the_place_of_a_plain_one():
     images, labels = jnp.asarray(dataset.train.images), jnp.asarray(dataset.train.labels)
     expected = jax.jit(lff.run)(begun, images, labels, train_key, 0, 8)
     assert_same(found, expected, atol=2e-5)
-    plain = Step(settings(**TRAINING), dataset).networks.fresh(init_key)
+    plain = Step(settings(**TRAINING), dataset).matched_network.fresh(init_key)
     assert_same(begun.network, plain, atol=0)
     assert differ(begun.biased, begun.network)
     assert (found.averages >= 0).all()
@@ -151,6 +151,6 @@ def test_averages_last_as_long_as_their_network():
 def test_steps_of_training(changes, real, synthetic):
     none = {"inner_epochs": 0, "warmup_epochs": 0, "ipc": 5, "batch_train": 9}
     config = settings("dc", **(none | changes))
-    networks = Step(config, toy()).networks
+    networks = Step(config, toy()).matched_network
     assert networks.training_steps(real=True) == real
     assert networks.training_steps(real=False) == synthetic
