@@ -160,7 +160,7 @@ def _cells(row: Row) -> Iterator[str]:
         yield from ("", "")
     else:
         yield _minutes(row)
-        yield f"{max(run['peak_memory_bytes'] for run in row.runs) / 2**30:.1f}"
+        yield f"{max(run['peak_memory_bytes'] for run in _measured(row)) / 2**30:.1f}"
     yield from _scores(row)
 
 
@@ -221,11 +221,21 @@ def picture(rows: Iterable[Row]) -> bytes:
     return buffer.getvalue()
 
 
+def _is_on_cpu(run: dict[str, Any]) -> bool:
+    return bool(run["environment"]["device"].startswith("cpu"))
+
+
+def _measured(row: Row) -> list[dict[str, Any]]:
+    """The runs whose minutes and memory are told: those on CPU, if there are any."""
+    return list(filter(_is_on_cpu, row.runs)) or row.runs
+
+
 def _minutes(row: Row) -> str:
     """Of distillation: those it took; of another device, and what as many updates take on CPU."""
-    run = row.runs[0]
-    took = f"{statistics.mean(run['timing']['distill_s'] for run in row.runs) / 60:.1f}"
-    if run["environment"]["device"].startswith("cpu"):
+    runs = _measured(row)
+    run = runs[0]
+    took = f"{statistics.mean(run['timing']['distill_s'] for run in runs) / 60:.1f}"
+    if _is_on_cpu(run):
         return f"{took} (one core)" if run["environment"].get("cores") == 1 else took
     updates = run["config"]["steps"] * run["config"]["outer_loops"]
     wanted = _what_is_computed(run["config"], run["dataset"])

@@ -327,6 +327,20 @@ def test_minutes_on_one_core_say_so(tmp_path):
     assert said == ["1.0 (one core)", "1.0"]
 
 
+def test_minutes_and_memory_are_those_on_cpu_where_seeds_were_computed_on_several(tmp_path):
+    for seed, seconds, held in ((0, 120.0, 5), (1, 600.0, 2)):
+        write_row(tmp_path / "t", seed)
+        path = next((tmp_path / "t").glob(f"*seed{seed}.json"))
+        content = json.loads(path.read_text())
+        content["timing"]["distill_s"] = seconds
+        content["peak_memory_bytes"] = held * 2**30
+        content["environment"]["device"] = "cpu cpu" if seed else "gpu Some"
+        path.write_text(json.dumps(content))
+    (row,) = result_tables.read("t", tmp_path)
+    assert len(row.runs) == 2
+    assert list(result_tables._cells(row))[4:6] == ["10.0", "2.0"]
+
+
 def test_a_run_of_no_step_is_random(tmp_path):
     full = records.scores([[1.0]], accuracy=(0.9,), deo=(0.5,))
     random = {"accuracy": (0.5, 0.7), "deo": (0.9, 0.9)}
