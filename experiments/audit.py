@@ -11,9 +11,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairdd_jax import audit_report, command_line, report, workdir
+from fairdd_jax import command_line, report, workdir
 from fairdd_jax import console as terminal
 from fairdd_jax.audit import audit
+from fairdd_jax.audit import report as audit_report
 from fairdd_jax.data.cards import card
 
 

@@ -18,8 +18,9 @@ from PIL import Image
 from rich.console import Console
 
 from fairdd_jax import audit as audit_module
-from fairdd_jax import audit_findings, audit_report, data, presets
-from fairdd_jax.audit import audit
+from fairdd_jax import data, presets
+from fairdd_jax.audit import audit, findings
+from fairdd_jax.audit import report as audit_report
 from fairdd_jax.config import Config
 from fairdd_jax.data import DataConfig, Dataset, idx
 from fairdd_jax.data.cards import SECTIONS, card
@@ -205,7 +206,7 @@ def test_warnings_of_the_test_split(test, options, expected):
 
 
 def test_warnings_on_random_counts_against_plain_loops(monkeypatch):
-    monkeypatch.setattr(audit_findings, "TINY_TEST_CELL", 2)
+    monkeypatch.setattr(findings, "TINY_TEST_CELL", 2)
     rng = np.random.default_rng(1)
     names = SimpleNamespace(classes=tuple("abc"), groups=tuple("xyz"))
     seen = set()
@@ -233,9 +234,9 @@ def test_warnings_on_random_counts_against_plain_loops(monkeypatch):
             "one_test_group": bool(single),
             "tiny_test_cell": any(counts[c][g] == 1 for c, g in cells),
         }
-        found = audit_findings.of_train(
+        found = findings.of_train(
             names, counts, per_cell=per_cell, batch_real=batch_real, ipc=ipc
-        ) + audit_findings.of_test(names, counts)
+        ) + findings.of_test(names, counts)
         assert [finding.kind for finding in found] == [kind for kind in expected if expected[kind]]
         seen |= {finding.kind for finding in found}
     assert seen == set(expected)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fairdd_jax.audit_findings import Finding, of_duplicates, of_test, of_train
+from fairdd_jax.audit.findings import Finding, of_duplicates, of_test, of_train
 from fairdd_jax.data import Dataset, Split
 from fairdd_jax.metrics import Empty
 
