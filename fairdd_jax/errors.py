@@ -5,7 +5,7 @@ prints it without a traceback.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _LONGEST = 200  # letters of another program's message, which may go on for pages
 # A message that already names the nearest one lists no more valid names than these.
@@ -50,6 +50,25 @@ def one_line(error: Exception) -> str:
     """
     text = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def first_few(
+    names: Sequence[str], most: int, *, number: int | None = None, separator: str = ", "
+) -> str:
+    """The first names, and how many more there are.
+
+    Args:
+      names: the first ones at least.
+      most: how many are shown.
+      number: how many there are, if not all of them are given.
+      separator: between two of them.
+
+    >>> first_few(["a", "b", "c"], 2), first_few(["a", "b"], 2, number=2000)
+    ('a, b and 1 more', 'a, b and 1,998 more')
+    """
+    shown = names[:most]
+    left = (len(names) if number is None else number) - len(shown)
+    return separator.join(shown) + (f" and {left:,} more" if left else "")
 
 
 def unknown_name(kind: str, got: str, valid: Iterable[str]) -> ConfigError:

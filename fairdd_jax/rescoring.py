@@ -12,7 +12,7 @@ from fairdd_jax import environment, models, outputs
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import DistilledSet
-from fairdd_jax.errors import ConfigError
+from fairdd_jax.errors import ConfigError, first_few
 from fairdd_jax.schedule import passes, synthetic_schedule
 from fairdd_jax.schema import flat
 from fairdd_jax.scoring import Scoring
@@ -153,8 +153,7 @@ def _renormalised(distilled: DistilledSet, dataset: Dataset) -> np.ndarray:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+    return first_few([f"'{name}'" for name in names], _SHOWN)
 
 
 def _sides(shape: tuple[int, ...]) -> str:

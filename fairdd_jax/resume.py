@@ -15,7 +15,7 @@ from fairdd_jax import environment, hosts, workdir
 from fairdd_jax.checkpoint import Checkpoints, Record, steps_in
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.errors import ConfigError, DataError, WorkdirError
+from fairdd_jax.errors import ConfigError, DataError, WorkdirError, first_few
 from fairdd_jax.hosts import fetch
 from fairdd_jax.loop import LoopState, Progress
 from fairdd_jax.schema import SURROUNDINGS, completed, flat
@@ -195,8 +195,7 @@ def _differences(config: dict[str, Any], here: Config, may_differ: Set[str]) -> 
         for name in sorted((there.keys() | own.keys()) - may_differ)
         if there.get(name) != own.get(name)
     ]
-    more = [f"and {len(found) - _MOST_NAMED} more"] if len(found) > _MOST_NAMED else []
-    return "; ".join(found[:_MOST_NAMED] + more)
+    return first_few(found, _MOST_NAMED, separator="; ")
 
 
 def grown(there: dict[str, Any], here: Config) -> frozenset[str]:

@@ -321,7 +321,7 @@ def test_a_finished_run_of_other_settings_is_refused(tmp_path, going_on):
     with pytest.raises(WorkdirError) as caught:
         refuse(steps=1, seed=2, per_cell=3, lr_img=0.5, init="noise", momentum_img=0.1)
     assert str(caught.value).count(" there, ") == 4
-    assert str(caught.value).endswith(f" here; and 2 more; {instead}")
+    assert str(caught.value).endswith(f" here and 2 more; {instead}")
     content["complete"] = False
     refuse(seed=2)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fairdd_jax.data import Dataset
+from fairdd_jax.errors import first_few
 from fairdd_jax.metrics import Empty
 
 TINY_TEST_CELL = 20  # with fewer images, one more or less moves a rate by over 5 %
@@ -167,7 +168,7 @@ def of_duplicates(
     alike = "the pixels of an earlier one"
     found = []
     if leaked:
-        pairs = _listed([f"{j} is {i}" for i, j in leaks], leaked)
+        pairs = first_few([f"{j} is {i}" for i, j in leaks], _SHOWN, number=leaked)
         found.append(
             Finding(
                 "leaked_test_images",
@@ -226,13 +227,8 @@ def _found(kind: str, what: str, names: list[str], number: int, message: str) ->
     if not number:
         return []
     each = ", each of which" if number > 1 else ""
-    return [Finding(kind, f"{_count(number, what)}: {_listed(names, number)}{each} {message}")]
-
-
-def _listed(names: list[str], number: int) -> str:
-    """The names, and how many more there are."""
-    more = f" and {number - len(names):,} more" if number > len(names) else ""
-    return ", ".join(names) + more
+    listed = first_few(names, _SHOWN, number=number)
+    return [Finding(kind, f"{_count(number, what)}: {listed}{each} {message}")]
 
 
 def _count(number: int, what: str) -> str:

@@ -21,7 +21,7 @@ from fairdd_jax import workdir
 from fairdd_jax.data.dataset import Dataset, Split, channel_statistics
 from fairdd_jax.data.decode import DamagedImageError, decode
 from fairdd_jax.data.listing import Listed, Listing
-from fairdd_jax.errors import DataError, WorkdirError
+from fairdd_jax.errors import DataError, WorkdirError, first_few
 from fairdd_jax.prefetch import prefetch
 
 OnDecoded = Callable[[int], None]
@@ -233,9 +233,8 @@ def _refusal(damaged: dict[str, dict[int, str]], parts: dict[str, Listed]) -> st
         for part, listed in parts.items()
     }
     reasons = {names[part][i]: why for part in parts for i, why in damaged[part].items()}
-    shown = ", ".join(f"{name} ({why})" for name, why in list(reasons.items())[:_SHOWN])
-    more = f" and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+    shown = first_few([f"{name} ({why})" for name, why in reasons.items()], _SHOWN)
     return (
         f"{len(reasons)} of {len(set().union(*names.values()))} images cannot be decoded: "
-        f"{shown}{more}; get them again, or leave them out with --data.damaged leave_out"
+        f"{shown}; get them again, or leave them out with --data.damaged leave_out"
     )
