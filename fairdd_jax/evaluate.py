@@ -94,7 +94,7 @@ class Evaluator:
     Args:
       dataset: the test set, and the normalisation.
       arch: name of the architecture.
-      config: schedule and optimiser.
+      config: optimiser, augmentation, and how empty cells count.
       chunk: images that pass through a network at once.
       compute_dtype: type of the arithmetic inside the networks.
     """

@@ -24,20 +24,20 @@ class FairnessReport:
     rates of its groups, max_g - min_g. None of the numbers says that a classifier is fair.
 
     Attributes:
-        accuracy: Share of the images that are right.
-        deo_max: DEO_M, the largest gap of `cell_accuracy` over the classes.
-        deo_mean: DEO_A, the mean of that gap over the classes.
-        worst_group_accuracy: Smallest `cell_accuracy` among the cells that have images.
-        sufficiency_max: Largest gap of `cell_precision` over the classes.
-        sufficiency_mean: Mean of that gap over the classes.
-        gap_per_class: [C] gap of `cell_accuracy`.
-        cell_accuracy: [C, G] share of the images of a class and group that are predicted as that
-            class: the group's true-positive rate.
-        cell_counts: [C, G] number of those images.
-        predicted_counts: [C, G] number of images of a group that are predicted as a class.
-        cell_precision: [C, G] share of those that are of that class.
-        empty_cells: The (class, group) pairs without an image.
-        empty: How a cell without images or predictions counts, see `fairness_report`.
+      accuracy: share of the images that are right.
+      deo_max: DEO_M, the largest gap of `cell_accuracy` over the classes.
+      deo_mean: DEO_A, the mean of that gap over the classes.
+      worst_group_accuracy: smallest `cell_accuracy` among the cells that have images.
+      sufficiency_max: largest gap of `cell_precision` over the classes.
+      sufficiency_mean: mean of that gap over the classes.
+      gap_per_class: ``[C]`` gap of `cell_accuracy`.
+      cell_accuracy: ``[C, G]`` share of the images of a class and group that are predicted as that
+        class: the group's true-positive rate.
+      cell_counts: ``[C, G]`` number of those images.
+      predicted_counts: ``[C, G]`` number of images of a group that are predicted as a class.
+      cell_precision: ``[C, G]`` share of those that are of that class.
+      empty_cells: the (class, group) pairs without an image.
+      empty: how a cell without images or predictions counts, see `fairness_report`.
     """
 
     accuracy: float
@@ -71,22 +71,22 @@ def fairness_report(
     with the precision on the images of group g that are predicted as y.
 
     Args:
-        predictions: [N] predicted classes, integers; numpy or jax arrays.
-        labels: [N] true classes.
-        groups: [N] protected groups.
-        num_classes: C; classes are 0 to C - 1.
-        num_groups: G; groups are 0 to G - 1.
-        empty: "skip" leaves a cell without images (for precision: without predictions) out: its
-            rate is NaN, and a class that this leaves with fewer than two groups has the gap NaN
-            and does not enter the maximum and the mean, which are NaN if no class does.
-            "official" is the arithmetic of the published tables, where the rate of such a cell
-            is 0 and widens the gap.
+      predictions: ``[N]`` predicted classes, integers; numpy or jax arrays.
+      labels: ``[N]`` true classes.
+      groups: ``[N]`` protected groups.
+      num_classes: C; classes are 0 to C - 1.
+      num_groups: G; groups are 0 to G - 1.
+      empty: "skip" leaves a cell without images (for precision: without predictions) out: its
+        rate is NaN, and a class that this leaves with fewer than two groups has the gap NaN
+        and does not enter the maximum and the mean, which are NaN if no class does.
+        "official" is the arithmetic of the published tables, where the rate of such a cell
+        is 0 and widens the gap.
 
     Returns:
-        The report.
+      The report.
 
     Raises:
-        ConfigError: Arrays are empty, not integer, of unequal length, or have values out of range.
+      ConfigError: Arrays are empty, not integer, of unequal length, or have values out of range.
 
     Reference: FairDD (NeurIPS 2025), eq. of DEO_M and DEO_A; sufficiency as in COBRA (ICML 2026).
     The official code adds 1e-8 to the counts, which changes nothing that can be measured.
@@ -142,10 +142,10 @@ def gaps(rates: Rates) -> Rates:
     """Largest difference between the rates of the groups, max_g - min_g.
 
     Args:
-        rates: [..., G] fractions in [0, 1], NaN where there is none.
+      rates: ``[..., G]`` fractions in [0, 1], NaN where there is none.
 
     Returns:
-        [...]; NaN where NaNs leave fewer than two rates.
+      [...]; NaN where NaNs leave fewer than two rates.
 
     >>> gaps(np.array([[0.75, 0.25, np.nan], [0.5, np.nan, np.nan]])).tolist()
     [0.5, nan]
@@ -166,15 +166,15 @@ def deo_floor(
     nothing is permuted.
 
     Args:
-        report: Of the classifier.
-        permutations: Number of draws.
-        seed: Of the draws.
+      report: of the classifier.
+      permutations: number of draws.
+      seed: of the draws.
 
     Returns:
-        Expected DEO_M and expected DEO_A; empty cells count as in the report.
+      Expected DEO_M and expected DEO_A; empty cells count as in the report.
 
     Raises:
-        ConfigError: Fewer than one permutation.
+      ConfigError: Fewer than one permutation.
 
     >>> wrong, labels, groups = [0, 1] * 50, [0] * 100, [0, 1] * 50  # wrong on all of group 1
     >>> report = fairness_report(wrong, labels, groups, num_classes=2, num_groups=2)

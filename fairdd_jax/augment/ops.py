@@ -29,12 +29,12 @@ def brightness(images: jax.Array, *, randb: Scalar, ratio: float = BRIGHTNESS) -
     """Add one number to every pixel, x + (randb - 1/2) ratio.
 
     Args:
-        images: [..., H, W, C].
-        randb: Scalar in [0, 1).
-        ratio: Width of the range of the offset, in units of the normalised pixels.
+      images: ``[..., H, W, C]``.
+      randb: scalar in [0, 1).
+      ratio: width of the range of the offset, in units of the normalised pixels.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> float(brightness(jnp.zeros((1, 1, 3)), randb=0.75)[0, 0, 0])
     0.25
@@ -48,12 +48,12 @@ def saturation(images: jax.Array, *, rands: Scalar, ratio: float = SATURATION) -
     (x - m) ratio rands + m: 0 gives a grey image, 1 / ratio the image itself.
 
     Args:
-        images: [..., H, W, C].
-        rands: Scalar in [0, 1).
-        ratio: Factor at rands = 1.
+      images: ``[..., H, W, C]``.
+      rands: scalar in [0, 1).
+      ratio: factor at rands = 1.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> saturation(jnp.array([[[0.0, 3.0, 6.0]]]), rands=0.0)[0, 0].tolist()
     [3.0, 3.0, 3.0]
@@ -69,12 +69,12 @@ def contrast(images: jax.Array, *, randc: Scalar, ratio: float = CONTRAST) -> ja
     (x - m) (randc + ratio) + m.
 
     Args:
-        images: [..., H, W, C].
-        randc: Scalar in [0, 1).
-        ratio: Factor at randc = 0.
+      images: ``[..., H, W, C]``.
+      randc: scalar in [0, 1).
+      ratio: factor at randc = 0.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> contrast(jnp.array([[[0.0], [2.0]]]), randc=0.0).ravel().tolist()
     [0.5, 1.5]
@@ -91,13 +91,13 @@ def color(images: jax.Array, *, randb: Scalar, rands: Scalar, randc: Scalar) -> 
     """Brightness, then saturation, then contrast.
 
     Args:
-        images: [..., H, W, C].
-        randb: See `brightness`.
-        rands: See `saturation`.
-        randc: See `contrast`.
+      images: ``[..., H, W, C]``.
+      randb: see `brightness`.
+      rands: see `saturation`.
+      randc: see `contrast`.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> color(jnp.array([[[0.0], [2.0]]]), randb=1.0, rands=0.5, randc=0.0).ravel().tolist()
     [1.0, 2.0]
@@ -114,12 +114,12 @@ def crop(images: jax.Array, *, translation_x: Scalar, translation_y: Scalar) -> 
     """Shift by whole pixels: out[i, j] = x[i + translation_x, j + translation_y], 0 outside.
 
     Args:
-        images: [..., H, W, C].
-        translation_x: Integer scalar, rows.
-        translation_y: Integer scalar, columns.
+      images: ``[..., H, W, C]``.
+      translation_x: integer scalar, rows.
+      translation_y: integer scalar, columns.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> crop(jnp.array([[[1.0], [2.0], [3.0]]]), translation_x=0, translation_y=1).ravel().tolist()
     [2.0, 3.0, 0.0]
@@ -145,13 +145,13 @@ def cutout(
     clamped into the image; columns likewise with offset_y.
 
     Args:
-        images: [..., H, W, C].
-        offset_x: Integer scalar, the row of the centre.
-        offset_y: Integer scalar, the column of the centre.
-        ratio: Side of the rectangle as a fraction of the side of the image.
+      images: ``[..., H, W, C]``.
+      offset_x: integer scalar, the row of the centre.
+      offset_y: integer scalar, the column of the centre.
+      ratio: side of the rectangle as a fraction of the side of the image.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> cutout(jnp.ones((1, 4, 1)), offset_x=0, offset_y=1).ravel().tolist()
     [0.0, 0.0, 1.0, 1.0]
@@ -174,12 +174,12 @@ def flip(images: jax.Array, *, randf: Scalar, probability: float = FLIP_PROBABIL
     """Mirror left and right if randf < probability.
 
     Args:
-        images: [..., H, W, C].
-        randf: Scalar in [0, 1).
-        probability: Of a flip.
+      images: ``[..., H, W, C]``.
+      randf: scalar in [0, 1).
+      probability: of a flip.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> flip(jnp.array([[[1.0], [2.0], [3.0]]]), randf=0.2).ravel().tolist()
     [3.0, 2.0, 1.0]
@@ -205,12 +205,12 @@ def scale(images: jax.Array, *, sx: Scalar, sy: Scalar) -> jax.Array:
     Bilinear interpolation is separable here, so this is one small matrix per axis.
 
     Args:
-        images: [..., H, W, C].
-        sx: Positive scalar, columns.
-        sy: Positive scalar, rows.
+      images: ``[..., H, W, C]``.
+      sx: positive scalar, columns.
+      sy: positive scalar, rows.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> scale(jnp.ones((1, 4, 1)), sx=2.0, sy=1.0).ravel().tolist()
     [0.0, 1.0, 1.0, 0.0]
@@ -241,11 +241,11 @@ def rotate(images: jax.Array, *, theta: Scalar) -> jax.Array:
     a [pixels, images] table, and the gradient one addition of whole rows.
 
     Args:
-        images: [..., H, W, C].
-        theta: Scalar, radians.
+      images: ``[..., H, W, C]``.
+      theta: scalar, radians.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     >>> quarter = rotate(jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]]), theta=jnp.pi / 2)
     >>> (quarter[..., 0] + 0.5).astype(int).tolist()

@@ -78,15 +78,15 @@ def sample(key: jax.Array, image_shape: Sequence[int], *, strategy: str = ALL) -
     [1 / 1.2, 1.2] for each axis, angles up to 15 degrees, [0, 1) for the rest.
 
     Args:
-        key: Random key.
-        image_shape: [..., H, W, C].
-        strategy: As in `operations`.
+      key: random key.
+      image_shape: ``[..., H, W, C]``.
+      strategy: as in `operations`.
 
     Returns:
-        Scalars, int32 for ``op``, translations and offsets, float32 for the rest.
+      Scalars, int32 for ``op``, translations and offsets, float32 for the rest.
 
     Raises:
-        ConfigError: The strategy has an unknown name.
+      ConfigError: The strategy has an unknown name.
 
     >>> sample(jax.random.key(0), (32, 32, 3), strategy="rotate").op.tolist()
     0
@@ -126,15 +126,15 @@ def apply(parameters: Parameters, images: jax.Array, *, strategy: str = ALL) -> 
     """Run what was drawn, the same on all images.
 
     Args:
-        parameters: From `sample` with the same strategy and image shape.
-        images: [..., H, W, C], floating.
-        strategy: As in `sample`; "none" returns the images unchanged.
+      parameters: from `sample` with the same strategy and image shape.
+      images: ``[..., H, W, C]``, floating.
+      strategy: as in `sample`; "none" returns the images unchanged.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     Raises:
-        ConfigError: The strategy has an unknown name.
+      ConfigError: The strategy has an unknown name.
 
     >>> images = jnp.arange(3.0).reshape(1, 1, 3, 1)
     >>> parameters = sample(jax.random.key(0), images.shape, strategy="flip")
@@ -159,17 +159,17 @@ def augment_batch(
     """One draw for the batch, every image its own numbers: augmentation for training.
 
     Args:
-        key: Random key.
-        images: [N, H, W, C], floating.
-        strategy: As in `sample`; "none" returns the images unchanged.
-        rows: [N], the places of the images in their batch, 0 to N - 1 by default. A part of a
-            batch is augmented as in the whole.
+      key: random key.
+      images: ``[N, H, W, C]``, floating.
+      strategy: as in `sample`; "none" returns the images unchanged.
+      rows: ``[N]``, the places of the images in their batch, 0 to N - 1 by default. A part of a
+        batch is augmented as in the whole.
 
     Returns:
-        Array like ``images``.
+      Array like ``images``.
 
     Raises:
-        ConfigError: The strategy has an unknown name.
+      ConfigError: The strategy has an unknown name.
 
     >>> augment_batch(jax.random.key(0), jnp.ones((2, 8, 8, 3))).shape
     (2, 8, 8, 3)

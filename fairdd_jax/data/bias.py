@@ -73,10 +73,10 @@ def assign_colours(
     colours, and one shuffle of everything, colour by colour, at the end.
 
     Args:
-      labels: integers [N], 0..9.
+      labels: integers ``[N]``, 0..9.
       ratio: share of a class in its own colour, in [0, 1].
       rng: source of the random numbers; the official data sets draw the training split and
-          then the test split from ``RandomState(30)``.
+        then the test split from ``RandomState(30)``.
       minority: how the other colours share the rest.
       colours: N, how many of the ten colours there are, 2..10. Fewer than all of them are ours: the
         FairDD paper has 2 to 10 groups (Table 13) and does not print how it made them. Then some
@@ -84,8 +84,8 @@ def assign_colours(
       n_confusing_labels: number of other colours of a class, 1..N - 1; by default N - 1.
 
     Returns:
-      ``source`` and ``colours``, int [N] both: the index into ``labels`` of each image in the final
-      order, and its colour.
+      ``source`` and ``colours``, int ``[N]`` both: the index into ``labels`` of each image in the
+      final order, and its colour.
 
     Raises:
       ConfigError: on a ratio, minority, colours or n_confusing_labels that is not allowed.
@@ -147,13 +147,13 @@ def flip_groups(
     group, drawn uniformly from the others.
 
     Args:
-      groups: integers [N], 0..num_groups - 1.
+      groups: integers ``[N]``, 0..num_groups - 1.
       fraction: share of the images whose group becomes wrong, in [0, 1].
       num_groups: number of groups, at least 2.
       rng: source of the random numbers.
 
     Returns:
-      The noisy groups [N]; the input is left as it is.
+      The noisy groups ``[N]``; the input is left as it is.
 
     Raises:
       ConfigError: on a fraction outside [0, 1] or fewer than two groups.
@@ -222,7 +222,7 @@ def frame(images: np.ndarray) -> np.ndarray:
     background covers it too.
 
     Args:
-      images: [..., H, W] grey levels.
+      images: ``[..., H, W]`` grey levels.
 
     Returns:
       [..., H + 4, W + 4].
@@ -240,8 +240,8 @@ def colour_images(
 
     Args:
       images: uint8 [M, H, W] grey levels.
-      source: int [N], which image to show.
-      colours: int [N], in which colour.
+      source: int ``[N]``, which image to show.
+      colours: int ``[N]``, in which colour.
       table: uint8 [10, 256, 3] of `colour_table`.
 
     Returns:

@@ -29,43 +29,43 @@ class DataConfig:
     Attributes:
       name: data set; `fairdd_jax.data.names()` lists them.
       bias_ratio: share of each training class that has the colour of the class (colours), or
-          that is grey (in the first half of the classes) or coloured (in the second); a fraction
-          in [0, 1]. The test split has no bias, whatever this says.
+        that is grey (in the first half of the classes) or coloured (in the second); a fraction
+        in [0, 1]. The test split has no bias, whatever this says.
       minority: how the other colours share the rest of a class: "equal" parts, or
-          "unequal" ones in proportion 1:2:..., dealt to the colours at random.
+        "unequal" ones in proportion 1:2:..., dealt to the colours at random.
       colours: colours that there are, and groups, an integer in [2, 10]: with N of them class c has
-          the colour c modulo N, the rest of it the other N - 1, and the test images all N, equally
-          often. How the FairDD paper made fewer groups than ten (Table 13) is not printed; this
-          is our reading.
+        the colour c modulo N, the rest of it the other N - 1, and the test images all N, equally
+        often. How the FairDD paper made fewer groups than ten (Table 13) is not printed; this
+        is our reading.
       clean_colours: for cfmnist_bg, colours that fade evenly to black instead of the official
-          ones, which wrap around modulo 256; the colours of the others are clean already.
+        ones, which wrap around modulo 256; the colours of the others are clean already.
       severity: for cifar10s, how much the first group differs from the second, an integer in [0, 4]
-          (the grade of representation difference of the COBRA paper): 0 not at all, then other
-          channels, a line, a square, noise and a second line, each on top of those before. Grey
-          if null.
+        (the grade of representation difference of the COBRA paper): 0 not at all, then other
+        channels, a line, a square, noise and a second line, each on top of those before. Grey
+        if null.
       seed: integer in [0, 2**32 - 1] that decides which image gets which colour and which split;
-          30 is the official one of the coloured data sets.
+        30 is the official one of the coloured data sets.
       target: attribute (column) to predict, for data sets that have several; several separated by
-          commas are crossed. The data set's own if null.
+        commas are crossed. The data set's own if null.
       protected: attribute (column) that must not matter, likewise.
       balanced: leave training images out until every (class, group) cell has as many as the
-          smallest.
+        smallest.
       size: side of the images in pixels. The data set's own if null.
       fit: images that are no squares are cut ("crop") or squeezed ("stretch").
       table: CSV or Parquet file with a row per image, for images; relative to the data folder.
-          Without one the folders are the labels: CLASS/GROUP/file.
+        Without one the folders are the labels: CLASS/GROUP/file.
       path_column: column of the table that has the file names, relative to the data folder.
       split_column: column of the table that says train or test; rows of any other split are left
-          out. Without one a part of every cell is for testing.
+        out. Without one a part of every cell is for testing.
       test_fraction: that part.
       validation: share of the training images that is held out, evenly of every class (and group,
-          unless the data set makes its own bias), and scored in place of the test images: what
-          settings are chosen on. Where the bias is made, these images have none, as the test
-          images.
+        unless the data set makes its own bias), and scored in place of the test images: what
+        settings are chosen on. Where the bias is made, these images have none, as the test
+        images.
       test_without: number of groups, the last ones, whose test images are left out; scores are of
-          the others. Training has them all.
+        the others. Training has them all.
       damaged: images that cannot be decoded and rows without a value end the program ("refuse") or
-          are left out and counted ("leave_out").
+        are left out and counted ("leave_out").
 
     Raises:
       ConfigError: on a value outside its range.

@@ -25,13 +25,13 @@ class Split:
     Labels and groups may be given as any integers (a list, int64, ...); they are kept as int32.
 
     Attributes:
-      images: uint8 [N, H, W, C], values 0..255.
-      labels: int32 [N], the target attribute.
-      groups: int32 [N], the protected attribute.
+      images: uint8 ``[N, H, W, C]``, values 0..255.
+      labels: int32 ``[N]``, the target attribute.
+      groups: int32 ``[N]``, the protected attribute.
 
     Raises:
       DataError: on a wrong dtype or shape, a negative or non-integer index, lengths that
-          differ, or no image at all.
+        differ, or no image at all.
     """
 
     images: np.ndarray
@@ -92,7 +92,7 @@ class Dataset:
 
     Raises:
       DataError: on a label or group without a name, splits of different image shapes, or a
-          mean or std that does not fit the channels.
+        mean or std that does not fit the channels.
     """
 
     name: str
@@ -151,14 +151,14 @@ class Dataset:
         """A data set from plain arrays; what is not given is read off the training images.
 
         Args:
-          train: images uint8 [N, H, W, C], labels [N], groups [N].
+          train: images uint8 ``[N, H, W, C]``, labels ``[N]``, groups ``[N]``.
           test: the same for the test split.
           name: name of the data set, for reports.
           classes: name of each class; by default "0", "1", ... up to the largest label.
           groups: name of each group; by default "0", "1", ...
           mean: mean per channel in [0, 1]; by default that of the training images.
           std: standard deviation per channel; by default that of the training images (1 for a
-              channel that is constant).
+            channel that is constant).
 
         Returns:
           The checked data set.

@@ -60,7 +60,7 @@ def load(folder: Path, name: str, split: SplitName) -> tuple[np.ndarray, np.ndar
 
     Raises:
       DataError: when a file is missing or damaged, images and labels do not belong
-          together, or the files are those of the other data set.
+        together, or the files are those of the other data set.
     """
     paths = []
     for dimensions in (3, 1):

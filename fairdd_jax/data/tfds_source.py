@@ -51,8 +51,8 @@ def find_copy(data_dir: Path | None, name: str) -> Path | None:
 
     Args:
       data_dir: where to look first, if given; then in the default folder of
-          tensorflow-datasets (the environment variable TFDS_DATA_DIR, else
-          ~/tensorflow_datasets).
+        tensorflow-datasets (the environment variable TFDS_DATA_DIR, else
+        ~/tensorflow_datasets).
       name: its name in tensorflow-datasets, such as "mnist" or "imagenette/160px-v2".
 
     Returns:
