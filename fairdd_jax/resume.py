@@ -289,12 +289,14 @@ def saved_results(folder: Path) -> dict[str, Any]:
 
 
 def take_scores(run: "Run", results: dict[str, Any]) -> None:
-    """Take over what results.json has of the last scores of this very run, or of its first steps.
+    """Take over what results.json has of the scores of this very run, or of its first steps.
+
+    Those of real images always, those of the synthetic ones if both are after the last step of what
+    it tells of.
 
     Args:
       run: as it is before what is left of it.
-      results: its content; of another run, or unless both are after the last step of what it
-        tells of, it is left aside.
+      results: its content; of another run it is left aside.
 
     Raises:
       WorkdirError: they are of a finished run that was to go on, and of its checkpoints none can be
@@ -303,19 +305,16 @@ def take_scores(run: "Run", results: dict[str, Any]) -> None:
     there = completed(results.get("config", {}))
     here = run.config.as_json()
     here |= {name: there[name] for name in grown(there, run.config)}
-    same = there == here and _same_images(results, run.dataset)
-    if (
-        same
-        and results.get("complete")
-        and grown(there, run.config)
-        and 0 == run.step < here["steps"]
-    ):
+    if there != here or not _same_images(results, run.dataset):
+        return
+    has_grown = bool(grown(there, run.config))
+    if results.get("complete") and has_grown and 0 == run.step < here["steps"]:
         raise WorkdirError(
             f"there is a finished run of {here['steps']} steps that cannot go on: none of its "
             f"checkpoints can be read; {_INSTEAD}"
         )
-    if same and (results.get("step"), run.step) == (here["steps"],) * 2:
+    run.baselines = results["baselines"]
+    if (results.get("step"), run.step) == (here["steps"],) * 2:
         run.evaluations = results["evaluations"]
         run.evaluations_uint8 = results["evaluations_uint8"]
-        run.baselines = results["baselines"]
         run.scoring.seconds += results["timing"]["evaluate_s"]

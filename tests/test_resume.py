@@ -442,11 +442,12 @@ def test_scores_of_this_very_run_are_taken_over(tmp_path):
     fourth = distilled(config)
     resume.take_scores(fourth, results | {"step": 6, "evaluations": []})
     assert len(fourth.evaluations) == 2
+    assert fourth.baselines == run.baselines  # of real images, whatever the step
     # Another run.
     third = distilled(dataclasses.replace(config, seed=1))
     before = list(third.evaluations)
     resume.take_scores(third, results)
-    assert third.evaluations == before
+    assert (third.evaluations, third.baselines) == (before, {})
 
 
 def test_distill_keeps_checkpoints_in_a_folder_of_its_own(tmp_path, monkeypatch):
