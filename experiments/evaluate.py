@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fairdd_jax import command_line, comparison, rescoring, sharding, workdir
+from fairdd_jax import command_line, comparison, models, rescoring, sharding, workdir
 from fairdd_jax import console as terminal
 from fairdd_jax.distilled import load_distilled
 
@@ -29,7 +29,7 @@ def run(arguments: list[str], console: Console) -> int:
     places, rest = command_line.places(arguments, "SET")
     distilled = load_distilled(places[0]) if places else None
     chosen = command_line.read_options(rest)[0].config
-    typed = [argument.removeprefix("--model=") for argument in rest]
+    typed = [name for argument in rest for name in models.imports(argument.rpartition("=")[2])]
     command = command_line.read_command(
         rest,
         description=__doc__,

@@ -236,7 +236,8 @@ def _minutes(row: Row) -> str:
     run = runs[0]
     took = f"{statistics.mean(run['timing']['distill_s'] for run in runs) / 60:.1f}"
     if _is_on_cpu(run):
-        return f"{took} (one core)" if run["environment"].get("cores") == 1 else took
+        on_one = all(run["environment"].get("cores") == 1 for run in runs)
+        return f"{took} (one core)" if on_one else took
     updates = run["config"]["steps"] * run["config"]["outer_loops"]
     wanted = _what_is_computed(run["config"], run["dataset"])
     minutes = [

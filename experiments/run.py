@@ -31,7 +31,7 @@ from fairdd_jax.estimate import console as estimate_console
 from fairdd_jax.estimate import estimate
 from fairdd_jax.resume import refuse_other_images, refuse_overwriting
 from fairdd_jax.run import Run
-from fairdd_jax.runner import distil_and_score
+from fairdd_jax.session import distil_and_score
 
 
 def main(arguments: list[str]) -> int:
@@ -58,9 +58,7 @@ def run(arguments: list[str], console: Console) -> int:
     with workdir.locked(folder):
         _refuse_overwriting(configs, options.resume)
         dataset = terminal.load(command, console)
-        if options.resume != "never":
-            for place in configs:
-                refuse_other_images(place, dataset)
+        _refuse_other_images(configs, dataset, options.resume)
         runs: dict[str, Run] = {}
         if is_demo:
             runs = _compare(configs, dataset, folder, console, options)
@@ -89,6 +87,7 @@ def _dry_run(
     if isinstance(dataset.train.images, np.memmap):  # by now decoded, which the run will not do
         began = time.perf_counter()
         terminal.load(command, Console(quiet=True))
+    _refuse_other_images(runs, dataset, options.resume)
     load_seconds = started + time.perf_counter() - began
 
     for line in estimate_console.plan(configs, dataset, folder):
@@ -148,6 +147,14 @@ def _refuse_overwriting(configs: dict[Path, Config], resume: str | None) -> None
         return
     for folder, config in configs.items():
         refuse_overwriting(folder, config, resume=resume == "auto")
+
+
+def _refuse_other_images(configs: dict[Path, Config], dataset: Dataset, resume: str | None) -> None:
+    """Once the images are at hand."""
+    if resume == "never":
+        return
+    for folder in configs:
+        refuse_other_images(folder, dataset)
 
 
 if __name__ == "__main__":

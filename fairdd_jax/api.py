@@ -56,6 +56,7 @@ def distill(
       DataError: missing or damaged data.
       NonFiniteLossError: the loss became NaN or infinite.
       WorkdirError: checkpoints cannot be written.
+      fairdd_jax.interrupts.Terminated: as `fairdd_jax.run.Run.distill`.
 
     >>> import numpy as np
     >>> from fairdd_jax.data import Dataset

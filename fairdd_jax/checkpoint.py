@@ -6,8 +6,8 @@ A file that was cut or changed on disk may still be readable; the seal is what t
 import glob
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +92,19 @@ class Checkpoints:
         *,
         check: Callable[[Record], None] = lambda record: None,
         on_damaged: Callable[[int, str], None] = lambda step, reason: None,
+        on_set_aside: Callable[[Path], None] = lambda folder: None,
     ) -> tuple[PyTree, Record] | None:
         """The newest checkpoint that is whole; newer ones, which are not, are removed.
 
-        If none is, all are moved to the folder ``checkpoints.unreadable`` beside: what could not be
-        read this time, for want of memory for instance, may be read another time.
+        If none is, all are moved to a new folder beside, ``checkpoints.unreadable_1``: what could
+        not be read this time, for want of memory for instance, may be read another time.
 
         Args:
           template: a tree of arrays like those that were saved, on the devices to restore them to.
             First axes may be longer or shorter by elements that are all zero.
           check: sees the record before the arrays are read, and raises if they do not fit.
           on_damaged: told the step of a damaged one, and what is wrong with it.
+          on_set_aside: told where they are moved.
 
         Returns:
           The arrays and their record; None if no checkpoint is whole.
@@ -111,7 +113,8 @@ class Checkpoints:
           WorkdirError: the folder cannot be written.
         """
         self._manager.wait_until_finished()  # those that are written in the background are seen
-        for step in reversed(steps_in(self.folder)):
+        steps = steps_in(self.folder)
+        for step in reversed(steps):
             try:
                 record = self._record(step)
             except Exception as error:  # damaged bytes make orbax raise nearly anything
@@ -125,7 +128,8 @@ class Checkpoints:
                 continue
             self._remove_after(step)
             return arrays, record
-        self._set_aside()
+        if steps:
+            on_set_aside(self._set_aside())
         return None
 
     def close(self) -> None:
@@ -161,15 +165,18 @@ class Checkpoints:
             raise ValueError("its arrays have changed")
         return jax.tree.unflatten(structure, leaves)
 
-    def _set_aside(self) -> None:
-        aside = self.folder.with_name(f"{self.folder.name}.unreadable")
+    def _set_aside(self) -> Path:
+        places = (self.folder.with_name(f"{self.folder.name}.unreadable_{n}") for n in count(1))
+        aside = next(place for place in places if not place.exists())
+        hosts.any_of(False)  # all have found the same before the first makes it
         with workdir.explained(self.folder, Exception):
-            for step in steps_in(self.folder) if hosts.is_first() else ():
-                aside.mkdir(exist_ok=True)
-                shutil.rmtree(aside / str(step), ignore_errors=True)
-                (self.folder / str(step)).rename(aside / str(step))
+            if hosts.is_first():
+                aside.mkdir()
+                for step in steps_in(self.folder):
+                    (self.folder / str(step)).rename(aside / str(step))
             hosts.any_of(False)  # none looks before they are gone
             self._manager.reload()
+        return aside
 
     def _remove_after(self, step: int) -> None:
         """Make room for what is computed again."""

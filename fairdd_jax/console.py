@@ -20,6 +20,7 @@ from fairdd_jax.loop import Progress
 
 Advance = Callable[..., None]
 
+_BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
 _WIDTH = 160  # columns where there is no terminal to ask, as in a log
 
 
@@ -34,7 +35,7 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
         return error.exit_code
     except BrokenPipeError:  # whoever read it has seen enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _BROKEN_PIPE
     except KeyboardInterrupt:
         return interrupts.INTERRUPTED
     except interrupts.Terminated:

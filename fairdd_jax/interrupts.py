@@ -36,14 +36,15 @@ class Hold:
     """
 
     def __init__(self) -> None:
-        self._received: list[int] = []
+        self._is_stopped = False
+        self._received: list[int] = []  # and held back
         self._before: dict[int, Any] = {}
 
     def stopped(self) -> bool:
         """Whether there was a signal, in any of the processes: they must ask equally often."""
-        if any_of(bool(self._received)) and not self._received:
-            self._received.append(signal.SIGTERM)
-        return bool(self._received)
+        if any_of(self._is_stopped) and not self._is_stopped:
+            self._note(signal.SIGTERM, None)
+        return self._is_stopped
 
     def __enter__(self) -> "Hold":
         if threading.current_thread() is threading.main_thread():
@@ -58,7 +59,10 @@ class Hold:
             signal.signal(number, handler)
         self._before = {}
         if self._received and error is None:
-            signal.raise_signal(self._received[0])
+            number = self._received[0]
+            self._received.clear()
+            signal.raise_signal(number)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self._is_stopped = True
         self._received.append(number)

@@ -78,7 +78,7 @@ def described(dataset: Dataset) -> dict[str, Any]:
         "groups": list(dataset.groups),
         "train_cell_counts": dataset.cell_counts(dataset.train).tolist(),
         "test_cell_counts": dataset.cell_counts(dataset.test).tolist(),
-        "fingerprint": dataset.fingerprint(),
+        "fingerprint": dataset.fingerprint,
         "notes": list(dataset.notes),
     }
 

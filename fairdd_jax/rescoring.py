@@ -35,15 +35,15 @@ def settings(distilled: DistilledSet, *, trusted: Collection[str] = ()) -> dict[
         return {}
     try:
         values = flat(config)
-        networks = {values.get("model"), *str(values.get("evaluate.archs")).split(",")}
-        for name in filter(models.is_import, map(str, networks)):
-            if name not in trusted:
-                raise ConfigError(f"network {name} is code; to run it, type --model {name}")
+        for option in ("model", "evaluate.archs"):
+            for name in models.imports(str(values.get(option))):
+                if name not in trusted:
+                    raise ConfigError(f"{name} is code, type --{option} {name} to run it")
         own = configuration.make(values)
     except (ConfigError, AttributeError, TypeError) as error:
         raise ConfigError(
-            f"the distilled set holds settings that cannot be taken over ({error}); or choose some "
-            "with --config"
+            f"the settings that the distilled set holds are not taken over: {error}; or choose "
+            "others with --config"
         ) from None
     return flat(dataclasses.asdict(own)) | {"evaluate.baselines": "none"}
 

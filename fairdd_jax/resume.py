@@ -92,7 +92,15 @@ class Keeper:
         def check(record: Record) -> None:
             self._check(record, run)
 
-        found = self._checkpoints.restore(start, check=check, on_damaged=self._note_damage)
+        found = self._checkpoints.restore(
+            start,
+            check=check,
+            on_damaged=self._note_damage,
+            on_set_aside=lambda place: self._on_note(
+                f"none of the checkpoints can be read: they are in {place} now, and the run begins "
+                "anew"
+            ),
+        )
         if found is None:
             return None
         state, record = found
@@ -135,7 +143,7 @@ class Keeper:
             "versions": environment.versions(),
             "best": self._best,
             "cells": _cells(run),
-            "images": run.dataset.fingerprint(),
+            "images": run.dataset.fingerprint,
             "log": run.log,
             "evaluations": run.evaluations,
             "evaluations_uint8": run.evaluations_uint8,
@@ -165,7 +173,7 @@ class Keeper:
         differences = _differences(record["config"], self.config, may_differ)
         if not differences and record["cells"] != _cells(run):
             differences = "other numbers of training images"
-        images = run.dataset.fingerprint()
+        images = run.dataset.fingerprint
         if not differences and record.get("images", images) != images:  # older ones do not tell
             differences = "other images"
         if differences:
@@ -276,7 +284,7 @@ def refuse_other_images(folder: Path, dataset: Dataset) -> None:
 def _same_images(results: dict[str, Any], dataset: Dataset) -> bool:
     """Whether results are of these images, or, as older ones, do not say of which."""
     there = results.get("dataset", {}).get("fingerprint")
-    return there is None or there == dataset.fingerprint()
+    return there is None or there == dataset.fingerprint
 
 
 def saved_results(folder: Path) -> dict[str, Any]:
@@ -310,8 +318,8 @@ def take_scores(run: "Run", results: dict[str, Any]) -> None:
     has_grown = bool(grown(there, run.config))
     if results.get("complete") and has_grown and 0 == run.step < here["steps"]:
         raise WorkdirError(
-            f"there is a finished run of {here['steps']} steps that cannot go on: none of its "
-            f"checkpoints can be read; {_INSTEAD}"
+            f"there is a finished run of {here['steps']} steps that cannot go on: it has no "
+            f"checkpoint that can be read; {_INSTEAD}"
         )
     run.baselines = results["baselines"]
     if (results.get("step"), run.step) == (here["steps"],) * 2:

@@ -110,7 +110,7 @@ class Run:
           fairdd_jax.interrupts.Terminated: SIGTERM, or a signal that the program's own handler took
             note of.
         """
-        if self.begun:
+        if self.begun or self.log:
             raise ConfigError("this run has been distilled; make another Run to distil again")
         before: dict[str, float] = {}
         began = 0.0

@@ -181,22 +181,28 @@ def test_a_seal_tells_what_can_still_be_read(tmp_path, monkeypatch, number):
 
 def test_what_cannot_be_read_is_set_aside(tmp_path, monkeypatch):
     """Memory that another process takes may be there another time; damage stays."""
-    folder, aside = tmp_path / "checkpoints", tmp_path / "checkpoints.unreadable"
+    folder = tmp_path / "checkpoints"
     written(folder, 1, 2)
     for attempt in range(2):
-        notes = []
+        notes, moved = [], []
         with monkeypatch.context() as patch:
             patch.setattr(Checkpoints, "_arrays", raise_out_of_memory)
-            found = restored(folder, on_damaged=lambda *note, notes=notes: notes.append(note))
+            found = restored(
+                folder,
+                on_damaged=lambda *note, notes=notes: notes.append(note),
+                on_set_aside=moved.append,
+            )
         assert found == (None, [])
         assert notes == [(2, "out of memory"), (1, "out of memory")][attempt:]
-        assert steps_in(aside) == [1, 2]
+        assert moved == [tmp_path / f"checkpoints.unreadable_{attempt + 1}"]
+        assert steps_in(moved[0]) == [1, 2][: 2 - attempt]
         written(folder, 1)
     assert_same(restored(folder)[0][0], arrays(1))
-    assert_same(restored(aside)[0][0], arrays(2))
+    assert_same(restored(tmp_path / "checkpoints.unreadable_1")[0][0], arrays(2))
     for path in folder.rglob("metadata"):
         path.write_bytes(b"{")
     assert restored(folder) == (None, [])
+    assert restored(folder, on_set_aside=pytest.fail) == (None, [])
 
 
 def raise_out_of_memory(*about):

@@ -425,6 +425,7 @@ def test_a_missing_image_is_refused_by_name(source, folder):
     (source.root / "05.png").unlink()
     with refused(DataError, r"05\.png \(No such file or directory\)"):
         load(listing_of(source), folder)
+    assert load(listing_of(source), folder, leave_out_damaged=True)[1] == 0  # it is known
 
 
 def test_an_image_that_may_not_be_read_is_refused_until_it_may(source, folder):

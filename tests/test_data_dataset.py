@@ -89,8 +89,8 @@ def test_a_fingerprint_is_of_all_labels_and_of_images(where, what):
     array = getattr(split, what).copy()
     array[-1] = (array[-1] + 1) % 2
     other = dataclasses.replace(data, **{where: dataclasses.replace(split, **{what: array})})
-    assert data.fingerprint() == Dataset.from_arrays(arrays(31), arrays()).fingerprint()
-    assert other.fingerprint() != data.fingerprint()
+    assert data.fingerprint == Dataset.from_arrays(arrays(31), arrays()).fingerprint
+    assert other.fingerprint != data.fingerprint
 
 
 def test_a_constant_channel_can_be_normalised():

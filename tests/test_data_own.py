@@ -427,11 +427,13 @@ def test_folders_of_splits(tmp_path, names, more):
     assert listing.notes == (("3 images are in neither split and are left out",) if more else ())
 
 
-@pytest.mark.parametrize("beside", ["val", "Validation"])
-def test_a_validation_split_is_not_a_class(tmp_path, beside):
+@pytest.mark.parametrize(
+    ("here", "beside"), [("train", "val"), ("Train", "Validation"), ("test", "dev")]
+)
+def test_a_validation_split_is_not_a_class(tmp_path, here, beside):
     """As torchvision's ImageFolder is laid out; below it are classes, which would be groups."""
-    write_tree(tmp_path, {f"{s}/{c}": 2 for s in ("train", beside) for c in "ab"})
-    with refused(DataError, "(?i)the folders train and val.* rename the one that scores to test"):
+    write_tree(tmp_path, {f"{s}/{c}": 2 for s in (here, beside) for c in "ab"})
+    with refused(DataError, "call the one to distil train and the one that scores test"):
         find(tmp_path)
 
 

@@ -1,9 +1,11 @@
 """The command that repeats a run, what the papers print for it, and the program that compares."""
 
 import dataclasses
+import importlib
 import json
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,21 @@ from fairdd_jax.fairness import FAIRNESS
 from fairdd_jax.report.command import command_of
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "compare.py"
+
+
+@pytest.mark.parametrize(("where", "field"), [((), "model"), (("evaluate",), "archs")])
+def test_code_that_results_name_is_not_run(tmp_path, monkeypatch, where, field):
+    """For the sake of a line of text: results may come from anybody."""
+    module = f"from_results_{field}"
+    (tmp_path / f"{module}.py").write_text("def network(num_classes): raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    results = config(**presets.compose("cmnist_fg_dm"))
+    part = results[where[0]] if where else results
+    part[field] = f"{module}:network"
+    assert command_of(results) is None
+    assert module not in sys.modules
+    importlib.import_module(module)
+    assert f"{module}:network" in command_of(results)  # a run of one's own
 
 
 def read(config):

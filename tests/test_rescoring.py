@@ -311,20 +311,29 @@ def test_settings_of_no_version(folder, capsys, config):
         arrays = dict(file)
     arrays["meta"] = np.asarray(json.dumps({"config": config}))
     np.savez(path, **arrays)
-    refused(capsys, 2, "the distilled set holds settings that cannot be taken over", str(folder))
+    refused(capsys, 2, "the distilled set holds are not taken over: ", str(folder))
 
 
-@pytest.mark.parametrize("option", ["model", "evaluate.archs"])
-def test_code_that_a_set_names_is_not_run(run, folder, capsys, tmp_path, monkeypatch, option):
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("model", "from_a_file:network"),
+        ("evaluate.archs", "from_a_file:network"),
+        ("evaluate.archs", "MLP, from_a_file:network"),
+    ],
+)
+def test_code_that_a_set_names_is_not_run(
+    run, folder, capsys, tmp_path, monkeypatch, option, value
+):
     """Whoever made it: to import a module is to run it."""
     (tmp_path / "from_a_file.py").write_text("raise SystemExit('it ran')")
     monkeypatch.syspath_prepend(tmp_path)
     name = "from_a_file:network"
-    config = schema.flat(dataclasses.asdict(run.config)) | {option: name}
+    config = schema.flat(dataclasses.asdict(run.config)) | {option: value}
     distilled = dataclasses.replace(run.distilled(), meta={"config": config})
     distilled.save(folder / "distilled.npz")
-    refused(capsys, 2, f"network {name} is code; to run it, type --model {name}", str(folder))
-    for typed in (["--model", name], [f"--model={name}"]):
+    refused(capsys, 2, f"{name} is code, type --{option} {name} to run it", str(folder))
+    for typed in ([f"--{option}", value], [f"--{option}={value}"]):
         with pytest.raises(SystemExit, match="it ran"):
             main([str(folder), *typed])
 

@@ -184,7 +184,7 @@ def _write_images(
     with path.open("wb") as file:
         _write_header(file, header, (len(listed), side, side, 3))
         for images, errors in _decoded(listing, listed):
-            is_final &= all(isinstance(error, DamagedImageError) for error in errors.values())
+            is_final &= not any(map(_may_pass, errors.values()))
             damaged |= {
                 position: (isinstance(error, OSError) and error.strerror) or str(error)
                 for position, error in errors.items()
@@ -197,6 +197,13 @@ def _write_images(
         file.flush()
         os.fsync(file.fileno())
     return written, damaged, is_final
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same file may be readable another time: the system says so, and not that it is
+    not there, which its stamp would tell."""
+    absent = (None, errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+    return isinstance(error, OSError) and error.errno not in absent
 
 
 def _write_header(file: Any, header: dict[str, Any], shape: tuple[int, ...]) -> None:

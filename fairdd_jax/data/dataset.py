@@ -1,8 +1,10 @@
 """What every data source returns: uint8 images with a label and a group each, checked once."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Self, get_args
 
 import jax
@@ -209,9 +211,13 @@ class Dataset:
         """Its inverse, clipped to the pixel range and rounded."""
         return to_pixels(images, mean=self.mean, std=self.std)
 
+    @cached_property
     def fingerprint(self) -> str:
-        """What tells this data set from others: a hash of all labels and some of the images."""
-        digest = hashlib.sha256()
+        """What tells this data set from others: a hash of its names and normalisation, of all
+        labels and groups, and of some of the images."""
+        normalisation = np.round([self.mean, self.std], 5).tolist()
+        about = [self.name, self.classes, self.groups, self.image_shape, normalisation]
+        digest = hashlib.sha256(json.dumps(about).encode())
         for split in (self.train, self.test):
             some = np.unique(np.linspace(0, len(split) - 1, _FINGERPRINTED).astype(int))
             for array in (split.labels, split.groups, split.images[some]):

@@ -15,8 +15,8 @@ from fairdd_jax.errors import ConfigError, DataError, one_line, unknown_name
 # Columns of what folders say, and defaults of what a table says.
 PATH, TARGET, PROTECTED, SPLIT = "path", "target", "protected", "split"
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-# Folders that stand beside train elsewhere, and are no classes then.
-_VALIDATION = ("val", "valid", "validation")
+# Folders that are no classes beside one of these.
+_OTHER_SPLITS = ("val", "valid", "validation", "dev", "eval", "holdout")
 _SHOWN = 3  # rows that a message names
 _MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")
 Columns = dict[str, list[str | None]]
@@ -133,10 +133,10 @@ def read_tree(root: Path) -> Columns:
     parts = [PurePosixPath(name).parts for name in found]
     tops = {part[0].lower() for part in parts}
     splits = tops <= set(SPLITS) or {SPLITS.get(top) for top in tops} >= {"train", "test"}
-    if not splits and tops & set(SPLITS) and tops - set(SPLITS) <= set(_VALIDATION):
+    if not splits and tops & set(SPLITS) and tops - set(SPLITS) <= set(_OTHER_SPLITS):
         raise DataError(
-            f"{root} has the folders {' and '.join(sorted(tops))}, of which none is called "
-            "test: rename the one that scores to test, or pass --data.table FILE"
+            f"{root} has the folders {' and '.join(sorted(tops))}: call the one to distil train "
+            "and the one that scores test, or pass --data.table FILE"
         )
     depth = 3 + splits
     wrong = [name for name, part in zip(found, parts, strict=True) if len(part) != depth]

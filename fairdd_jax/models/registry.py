@@ -151,18 +151,24 @@ def create(name: str, *, num_classes: int, image_shape: tuple[int, int, int]) ->
     return module
 
 
-def is_import(name: str) -> bool:
-    """Whether a name is ``module:function``, which is imported.
+def imports(archs: str) -> list[str]:
+    """Those of some names, separated by commas, that are ``module:function`` and are imported.
 
-    >>> is_import("my_networks:wide"), is_import("ConvNetD3")
-    (True, False)
+    What a file names may come from anybody, and to import a module is to run it.
+
+    >>> imports("ConvNetD3, my_networks:wide")
+    ['my_networks:wide']
     """
-    return _IMPORTED.fullmatch(name) is not None
+    return [name for name in _listed(archs) if _IMPORTED.fullmatch(name)]
+
+
+def _listed(archs: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in archs.split(",") if name.strip())
 
 
 def _factory(name: str) -> own.Factory:
     """Makes networks of that name from a number of classes."""
-    if is_import(name):
+    if _IMPORTED.fullmatch(name):
         return own.imported(name)
     factory = _OWN.get(name) or _built_in(name)
     if factory is None:
@@ -233,7 +239,7 @@ def resolve_archs(archs: str, *, model: str) -> tuple[str, ...]:
     if archs == "S":
         own_network = _built_in(model) is None
         return (model if own_network else model.replace("BN_AP", "").replace("BN", ""),)
-    resolved = _MODES.get(archs) or tuple(name.strip() for name in archs.split(",") if name.strip())
+    resolved = _MODES.get(archs) or _listed(archs)
     for name in resolved:
         check_name(name)
     if not resolved:

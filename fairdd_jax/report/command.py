@@ -1,10 +1,11 @@
 """The command that repeats a run."""
 
 import shlex
+import sys
 from typing import Any
 
 from fairdd_jax import config as configuration
-from fairdd_jax import presets
+from fairdd_jax import models, presets
 from fairdd_jax.data import SOURCES
 from fairdd_jax.errors import FairDDError
 from fairdd_jax.schema import flat
@@ -30,6 +31,10 @@ def command_of(config: dict[str, Any]) -> str | None:
     name = "demo" if (source, method) == ("demo", "dm") else f"{source}_{method}"
     if source not in SOURCES or name not in presets.names():
         return None
+    values = flat(config)
+    networks = f"{values.get('model')},{values.get('evaluate.archs')}"
+    if any(name.partition(":")[0] not in sys.modules for name in models.imports(networks)):
+        return None  # a file may come from anybody, and what it names is not run for a line of text
     lines = [_line(flat(config), name, recipe) for recipe in (None, *presets.recipes(method))]
     return min((shlex.join(line) for line in lines if line), key=len, default=None)
 
