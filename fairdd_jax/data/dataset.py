@@ -213,7 +213,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this data set from others: a hash of its names and normalisation, of all
+        """A hash that tells this data set from others, of its names and normalisation, of all
         labels and groups, and of some of the images."""
         normalisation = np.round([self.mean, self.std], 5).tolist()
         about = [self.name, self.classes, self.groups, self.image_shape, normalisation]
