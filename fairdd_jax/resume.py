@@ -312,11 +312,11 @@ def take_scores(run: "Run", results: dict[str, Any]) -> None:
     """
     there = completed(results.get("config", {}))
     here = run.config.as_json()
-    here |= {name: there[name] for name in grown(there, run.config)}
+    longer = grown(there, run.config)
+    here |= {name: there[name] for name in longer}
     if there != here or not _same_images(results, run.dataset):
         return
-    has_grown = bool(grown(there, run.config))
-    if results.get("complete") and has_grown and 0 == run.step < here["steps"]:
+    if results.get("complete") and longer and 0 == run.step < here["steps"]:
         raise WorkdirError(
             f"there is a finished run of {here['steps']} steps that cannot go on: it has no "
             f"checkpoint that can be read; {_INSTEAD}"

@@ -501,13 +501,14 @@ def copied(tmp_path):
     return Path(shutil.copytree(HEAD, tmp_path / "data" / "mnist"))
 
 
-def test_4_a_finished_run_on_other_images_is_not_lost(head, capsys, copied):
+@pytest.mark.parametrize("options", [[], ["--dry_run"]], ids=" ".join)
+def test_4_a_finished_run_on_other_images_is_not_lost(head, capsys, copied, options):
     path = copied / "train-images-idx3-ubyte.gz"
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[-400] ^= 0x80
     path.write_bytes(gzip.compress(content))
     before = files_of(head.folder)
-    where = "--workdir", str(head.folder), "--data_dir", str(copied.parent)
+    where = "--workdir", str(head.folder), "--data_dir", str(copied.parent), *options
     refused(capsys, 4, "holds a finished run on other images", *HEAD_RUN, "--seed", "3", *where)
     assert files_of(head.folder) == before
 
