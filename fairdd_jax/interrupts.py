@@ -5,6 +5,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+import jax
+
 from fairdd_jax.hosts import any_of
 
 TERMINATED = 128 + signal.SIGTERM
@@ -27,8 +29,9 @@ def raise_terminated(number: int, frame: FrameType | None) -> None:
 class Hold:
     """Holds SIGTERM and SIGINT back until the end of a block, then lets them do what they do.
 
-    Whoever is in the block must ask `stopped` often, and leave. Other threads than the main one get
-    no signals, and nothing is held there.
+    Whoever is in the block must ask `stopped` often, and leave. Of several processes none acts on a
+    signal before all know of it: what came after the last question waits for the next block. Other
+    threads than the main one get no signals, and nothing is held there.
 
     >>> with (hold := Hold()):
     ...     hold.stopped()
@@ -37,14 +40,17 @@ class Hold:
 
     def __init__(self) -> None:
         self._is_stopped = False
+        self._is_agreed = False
         self._received: list[int] = []  # and held back
         self._before: dict[int, Any] = {}
 
     def stopped(self) -> bool:
         """Whether there was a signal, in any of the processes: they must ask equally often."""
-        if any_of(self._is_stopped) and not self._is_stopped:
+        # A signal may come while the others are asked: the answer has to be the one they get.
+        self._is_agreed = any_of(self._is_stopped)
+        if self._is_agreed and not self._is_stopped:
             self._note(signal.SIGTERM, None)
-        return self._is_stopped
+        return self._is_agreed
 
     def __enter__(self) -> "Hold":
         if threading.current_thread() is threading.main_thread():
@@ -58,7 +64,7 @@ class Hold:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-        if self._received and error is None:
+        if self._received and error is None and (self._is_agreed or jax.process_count() == 1):
             number = self._received[0]
             self._received.clear()
             signal.raise_signal(number)

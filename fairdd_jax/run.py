@@ -141,8 +141,9 @@ class Run:
                 with hold:
                     progress = None  # its state is gone
                     progress = next(lines, None)
-                    if progress is None:
-                        break  # the end, or a signal
+                    if progress is None:  # the end, or a signal
+                        hold.stopped()  # of one that came after the last update all must know
+                        break
                     elapsed = time.perf_counter() - began - self.scoring.seconds
                     self.timing["distill_s"] = before["distill_s"] + elapsed
                     self._note(progress, on_progress, before)

@@ -529,6 +529,52 @@ def test_signals_wait_for_the_end_of_a_hold():
     assert seen == [True, True]
 
 
+def test_of_several_processes_none_leaves_alone(monkeypatch):
+    """A signal that comes while the others answer is one that they have not heard of."""
+    late = [signal.SIGINT]
+
+    def asked(flag):
+        while late:
+            signal.raise_signal(late.pop())
+        return flag
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(interrupts, "any_of", asked)
+    hold = Hold()
+    with hold:
+        assert not hold.stopped()
+    with pytest.raises(KeyboardInterrupt), hold:
+        assert hold.stopped()
+
+
+def test_of_several_processes_all_leave_for_one(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(interrupts, "any_of", lambda flag: True)
+    handler = signal.signal(signal.SIGTERM, interrupts.raise_terminated)
+    hold = Hold()
+    try:
+        with pytest.raises(Terminated), hold:
+            assert hold.stopped()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def test_a_signal_after_the_last_update_is_not_lost(monkeypatch):
+    """As one of several processes gets it: none of the others has been asked since."""
+    run = Run(made(), toy())
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "process_count", lambda: 2)
+        patch.setattr(interrupts, "any_of", lambda flag: flag)
+        with pytest.raises(KeyboardInterrupt):
+            run.distill(lambda line: line.update == 12 and signal.raise_signal(signal.SIGINT))
+    assert run.step == 12
+
+
+def test_one_process_need_not_ask_before_it_leaves():
+    with pytest.raises(KeyboardInterrupt), Hold():
+        signal.raise_signal(signal.SIGINT)
+
+
 def test_a_hold_leaves_errors_and_handlers_as_they_are():
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ZeroDivisionError):
