@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jax.errors import JaxRuntimeError
 from rich import box
 from rich import progress as bars
 from rich.console import Console
@@ -15,11 +16,12 @@ from rich.text import Text
 from fairdd_jax import comparison, data, interrupts
 from fairdd_jax.command_line import Command
 from fairdd_jax.data import Dataset
-from fairdd_jax.errors import FairDDError
+from fairdd_jax.errors import FairDDError, one_line
 from fairdd_jax.loop import Progress
 
 Advance = Callable[..., None]
 
+_NO_MEMORY = 6  # beside those of `fairdd_jax.errors`
 _BROKEN_PIPE = 141  # what a shell says of a program that SIGPIPE has ended
 _WIDTH = 160  # columns where there is no terminal to ask, as in a log
 
@@ -36,6 +38,15 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
     except BrokenPipeError:  # whoever read it has seen enough, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except (MemoryError, JaxRuntimeError) as error:
+        if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        say(
+            Console(stderr=True),
+            f"error: not enough memory ({one_line(error)}); --dry_run of run.py says what a run "
+            "takes, and which settings fit",
+        )
+        return _NO_MEMORY
     except KeyboardInterrupt:
         return interrupts.INTERRUPTED
     except interrupts.Terminated:

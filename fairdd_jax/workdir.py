@@ -28,7 +28,7 @@ def explained(path: Path, errors: type[Exception] = OSError) -> Iterator[None]:
     except errors as error:
         text = one_line(error)
         full = getattr(error, "errno", None) == errno.ENOSPC or _FULL in text
-        hint = "free some space" if full else "choose another place (--workdir)"
+        hint = "free some space" if full else "choose another place"
         raise WorkdirError(f"cannot write {path}: {text}; {hint}") from None
 
 

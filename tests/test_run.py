@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -657,3 +658,28 @@ def test_a_reader_who_has_seen_enough_is_no_error():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 141
+
+
+def numpy_asks_for_too_much(arguments, console):
+    np.empty(2**60, np.uint8)
+
+
+def jax_asks_for_too_much(arguments, console):
+    jax.numpy.zeros(2**50, np.uint8).block_until_ready()
+
+
+@pytest.mark.parametrize("program", [numpy_asks_for_too_much, jax_asks_for_too_much])
+def test_too_little_memory_is_said_in_one_line(program, capsys):
+    assert terminal.exit_code(program, []) == 6
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: not enough memory (")
+    assert "--dry_run" in line
+
+
+def test_other_errors_of_jax_are_our_own(capsys):
+    def program(arguments, console):
+        raise jax.errors.JaxRuntimeError("INTERNAL: a kernel failed")
+
+    with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
+        terminal.exit_code(program, [])
+    assert capsys.readouterr().err == ""

@@ -15,8 +15,8 @@ from fairdd_jax.errors import WorkdirError
 
 REFUSALS = [
     (errno.ENOSPC, "No space left on device; free some space"),
-    (errno.EACCES, "Permission denied; choose another place (--workdir)"),
-    (errno.EROFS, "Read-only file system; choose another place (--workdir)"),
+    (errno.EACCES, "Permission denied; choose another place"),
+    (errno.EROFS, "Read-only file system; choose another place"),
 ]
 
 
