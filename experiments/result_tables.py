@@ -132,8 +132,8 @@ def lines(rows: Iterable[Row]) -> Iterator[str]:
         "memory of that device. Percent; ± over the networks of all seeds; in brackets what chance "
         "alone would show. Paper: the same data set, method, fairness mode "
         "and IPC in the papers, FairDD for our own method; COBRA's numbers are second-hand, from "
-        "figures and notes. Bold: as good as FairDD there, or a gap at most one deviation (±) above "
-        "what chance would show."
+        "figures and notes. Bold: as good as FairDD there, or a gap at most one deviation (±) "
+        "above what chance would show."
     )
     yield ""
     yield "A row on its first seed is"

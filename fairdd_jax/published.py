@@ -13,7 +13,8 @@ _TITLES = {"fairdd": " + FairDD", "cobra": " + COBRA", "vanilla": ""}
 
 
 def rows(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the papers print for the data set, method, fairness mode and IPC of a run.
+    """What the papers print for the data set, method, fairness mode and IPC of a run; of one that
+    updates nothing, for the random images that it starts from.
 
     The numbers are from FairDD (NeurIPS 2025), Tables 1, 2 and 4; those of COBRA (ICML 2026) are
     second-hand, from figures and notes, and lack most gaps.
@@ -31,6 +32,9 @@ def rows(config: dict[str, Any]) -> dict[str, dict[str, Any]]:
     >>> found["accuracy"]["mean"], found["deo_max"]["mean"]
     (0.9461, 0.1704)
     """
+    if config["steps"] == 0:
+        random = baseline(config, "random") if config["init"] == "real" else None
+        return {"paper: Random": random} if random else {}
     wanted = (str(config["ipc"]), config["method"], config["fairness"])
     return {_title(line): _row(line) for line in _lines(config, wanted)}
 

@@ -89,6 +89,13 @@ def test_what_the_papers_print():
     assert published.rows(old) == rows
 
 
+def test_a_run_of_no_update_stands_beside_random_images():
+    start = config(data__name="cmnist_bg", ipc=10, steps=0)
+    (row,) = published.rows(start).values()
+    assert list(published.rows(start)) == ["paper: Random"]
+    assert row["accuracy"]["mean"] == 0.2795  # FairDD, Table 2
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -99,6 +106,8 @@ def test_what_the_papers_print():
         {"data__name": "cmnist_bg", "ipc": 10, "fairness": "groupdro"},
         {"data__name": "celeba", "ipc": 10, "data__target": "young"},
         {"data__name": "mine", "ipc": 10},
+        {"data__name": "cmnist_bg", "ipc": 10, "steps": 0, "init": "balanced"},
+        {"data__name": "cmnist_bg", "ipc": 7, "steps": 0},
     ],
 )
 def test_other_settings_are_not_in_the_papers(settings):
