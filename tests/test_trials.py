@@ -156,3 +156,13 @@ def test_rows_get_equal_time(name):
         assert comparison.pace(row).settings["evaluate.epochs"] == 0
     slow = {"updates": 2, "cpu_s": [900.0, 9.0], "cores": 2}
     assert comparison.trial(row, 0, slow).updates == 1
+
+
+def test_other_pixels_have_the_pace_of_their_program():
+    comparison = equal_time.COMPARISONS["official"]
+    plain, clean = map(comparison.pace, ("stratified batches", "colours that do not wrap around"))
+    assert clean == plain
+    trials = [
+        comparison.trial(row, 0, {"cpu_s": [1.0, 1.0], "cores": 2}) for row in comparison.rows
+    ]
+    assert len({trial.key for trial in trials}) == len(trials)

@@ -46,7 +46,10 @@ class Comparison:
     def pace(self, name: str) -> Trial:
         """The trial that measures the pace of a row; its scores say nothing."""
         preset, settings = self.rows[name]
-        chosen = {"seed": 0, "steps": 10_000, **settings, "evaluate.epochs": 0}
+        # Other pixels are no other program: measured at another hour, they would only get another
+        # number of updates.
+        of_program = {key: value for key, value in settings.items() if not key.startswith("data.")}
+        chosen = {"seed": 0, "steps": 10_000, **of_program, "evaluate.epochs": 0}
         return Trial(preset, chosen, self.pace_updates[preset.rpartition("_")[2]])
 
     def trial(self, name: str, seed: int, pace: Result) -> Trial:
