@@ -38,7 +38,8 @@ def group_weights(
            [0. , 0. , 0. ],
            [0. , 1. , 0. ]], dtype=float32)
     """
-    member = groups[None, :] == jnp.arange(num_groups, dtype=groups.dtype)[:, None]
+    # In int32, since num_groups may be more than a narrow type of the labels holds.
+    member = groups.astype(jnp.int32)[None, :] == jnp.arange(num_groups)[:, None]
     if valid is not None:
         member &= valid[None, :]
     return normalised(member)

@@ -77,7 +77,8 @@ def _layers(*, shallow: float, deep: float) -> Distance:
         (features, layers), (own_features, own_layers) = a, b
         total = _sum_of_squares(features, own_features)
         for place, pair in enumerate(zip(layers, own_layers, strict=True)):
-            weight = shallow if place < 2 else deep
+            is_last = place == len(layers) - 1  # the final feature map, of a single block too
+            weight = shallow if place < 2 and not is_last else deep
             total += weight * _sum_of_squares(*pair)
         return total
 

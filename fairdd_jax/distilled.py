@@ -174,9 +174,12 @@ def load_distilled(path: str | Path) -> DistilledSet:
             f"{path} is not a readable distilled set ({one_line(error)}); distil again or copy it "
             "again"
         ) from None
-    if not _fit(**arrays) or not isinstance(meta, dict):
+    if not _fit(**arrays, coded=coded) or not isinstance(meta, dict):
         got = ", ".join(f"{name} {a.dtype}{list(a.shape)}" for name, a in arrays.items())
-        raise DataError(f"{path}: arrays that do not fit each other ({got}); distil again")
+        raise DataError(
+            f"{path}: arrays that do not fit each other, or numbers that are not finite ({got}); "
+            "distil again"
+        )
     return DistilledSet(
         arrays["images"],
         arrays["images_float"],
@@ -197,18 +200,24 @@ def _fit(
     std: np.ndarray,
     class_names: np.ndarray,
     meta: np.ndarray,
+    coded: np.ndarray | None,
 ) -> bool:
-    """Whether arrays have the types and shapes of a distilled set."""
-    return (
+    """Whether arrays have the types, shapes and values of a distilled set."""
+    coded = images_float if coded is None else coded
+    return bool(
         images.dtype == np.uint8
         and images.ndim == 4
         and images.size > 0
         and images_float.dtype == np.float32
         and images_float.shape == images.shape
+        and coded.dtype == np.float32
+        and coded.shape[1:] == images.shape[1:]
         and labels.dtype.kind in "iu"
         and labels.shape == images.shape[:1]
         and mean.dtype == std.dtype == np.float32
         and mean.shape == std.shape == images.shape[-1:]
+        and all(np.isfinite(values).all() for values in (images_float, coded, mean, std))
+        and std.min() > 0
         and class_names.dtype.kind == "U"
         and class_names.ndim == 1
         and 0 <= labels.min() <= labels.max() < class_names.size

@@ -37,7 +37,7 @@ class WorkdirError(FairDDError):
 
 
 class NonFiniteLossError(FairDDError):
-    """The matching loss became NaN or infinite."""
+    """The matching loss, or what a network in training gives, became NaN or infinite."""
 
     exit_code = 5
 

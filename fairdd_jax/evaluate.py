@@ -15,6 +15,7 @@ from fairdd_jax import models
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset, Split
 from fairdd_jax.environment import on_cpu
+from fairdd_jax.errors import NonFiniteLossError
 from fairdd_jax.hosts import fetch
 from fairdd_jax.metrics import FairnessReport, deo_floor, fairness_report
 from fairdd_jax.schedule import Schedule
@@ -165,6 +166,9 @@ class Evaluator:
           importance: ``[N]``, what the loss of every image is multiplied by.
           on_steps: told how many optimiser steps were just taken, those of all networks added.
           on_compiled: told of the program that trains before it runs.
+
+        Raises:
+          NonFiniteLossError: a network diverged.
         """
         arrays = (jnp.asarray(images), jnp.asarray(labels, jnp.int32), importance)
         x, y, placed = place(arrays, self.mesh)
@@ -181,7 +185,7 @@ class Evaluator:
             on_compiled=on_compiled,
         )
         first = jax.tree.map(lambda stacked: fetch(stacked)[0], variables)
-        return Evaluation(self.arch, schedule.total, self.test(variables)[:networks], first)
+        return Evaluation(self.arch, schedule.total, self.test(variables, networks), first)
 
     def train(
         self,
@@ -248,7 +252,10 @@ class Evaluator:
         return _each_network(run, states, keys)
 
     def predict(self, variables: PyTree, images: np.ndarray) -> np.ndarray:
-        """Most likely class of every image for every network, ``[K, N]``."""
+        """Most likely class of every image for every network, ``[K, N]``.
+
+        It is -1 where the logits are not finite, and no class is the likeliest.
+        """
         padding = -len(images) % (self.trainer.chunk * self.mesh.shape[DATA])
         padded = place(np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0))), self.mesh)
         return fetch(self._predict(variables, padded))[:, : len(images)]
@@ -263,15 +270,27 @@ class Evaluator:
                 outputs, _ = models.apply(
                     self.network, variables, x, train=False, dtype=self.trainer.dtype
                 )
-                return outputs.logits.argmax(-1)
+                is_known = jnp.isfinite(outputs.logits).all(-1)
+                return jnp.where(is_known, outputs.logits.argmax(-1), -1)
 
             return jax.lax.map(of_chunk, chunks).reshape(-1)
 
         return _each_network(of_network, variables)
 
-    def test(self, variables: PyTree) -> tuple[FairnessReport, ...]:
-        """Scores of networks on the test set."""
+    def test(self, variables: PyTree, networks: int) -> tuple[FairnessReport, ...]:
+        """Scores of the first networks on the test set.
+
+        Raises:
+          NonFiniteLossError: a network diverged. As it takes every image for the first class, it
+            would look perfectly fair.
+        """
         test: Split = self.dataset.test
+        predicted = self.predict(variables, test.images)[:networks]
+        if diverged := int((predicted < 0).any(-1).sum()):
+            raise NonFiniteLossError(
+                f"{diverged} of {len(predicted)} networks {self.arch} diverged while they were "
+                f"trained for their scores; try a smaller --evaluate.lr than {self.config.lr}"
+            )
         return tuple(
             fairness_report(
                 predictions,
@@ -281,7 +300,7 @@ class Evaluator:
                 num_groups=self.dataset.num_groups,
                 empty=self.config.empty,
             )
-            for predictions in self.predict(variables, test.images)
+            for predictions in predicted
         )
 
 

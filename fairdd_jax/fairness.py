@@ -16,8 +16,8 @@ groupdro        :math:`\max_a D(m_a, s)`, the group that is matched worst
 df              :math:`\frac{1}{|A|} \sum_a D(m_a, s) / r_a`, which large steps may follow
 =============== ======================================================================
 
-The sums run over the groups that are present, :math:`|A|` of them. The loss of a data set is the
-sum over its classes: ``vmap`` these functions over a leading class axis. The modes from
+The sums run over the groups that are present, :math:`|A|` of them; a class without any has the
+loss 0. The loss of a data set is the sum over its classes: ``vmap`` these functions over a leading class axis. The modes from
 ``inverse_size`` on are those that the FairDD paper compares itself with; it names their ideas and
 not their formulas, which are ours.
 
@@ -61,7 +61,7 @@ def _of_mean(weights: Weights) -> Mode:
     ) -> jax.Array:
         of_groups = weights(shares, present)
         mean = jax.tree.map(lambda centre: group_centres(centre, of_groups), centres)
-        return distance(mean, synthetic)
+        return jnp.where(present.any(), distance(mean, synthetic), 0.0)
 
     return mode
 

@@ -127,7 +127,9 @@ def mix(images: np.ndarray, *, factor: int) -> np.ndarray:
     Raises:
       ConfigError: a factor larger than a side.
 
-    Reference: the initialisation ``mix`` of IDC's code, which takes the nearest pixel.
+    Reference: the initialisation ``mix`` of IDC's code, which takes the nearest pixel. As there,
+    `decode` cuts such a side elsewhere, so that what it makes of a crop begins or ends with a strip
+    of the real image beside it.
 
     >>> mix(np.arange(4).reshape(4, 1, 1, 1, 1).repeat(2, 2).repeat(2, 3), factor=2)[0, ..., 0]
     array([[0, 1],

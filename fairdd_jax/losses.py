@@ -62,7 +62,8 @@ def distribution_matching_loss(
       synthetic_mean: ``[D]``, mean features of the synthetic images.
       shares: ``[G]``, fraction of the class in each group; equal shares if None. Renormalised over
         the groups that are present.
-      present: ``[G]`` booleans; all if None. A group that is not present does not count.
+      present: ``[G]`` booleans; all if None. A group that is not present does not count,
+        whatever its centre.
       fairness: a name of `FAIRNESS`; see the module.
       distance: a name of `FEATURE_DISTANCES`.
 
@@ -109,7 +110,8 @@ def gradient_matching_loss(
       synthetic_gradients: the same pytree of ``[*shape]``.
       shares: ``[G]``, fraction of the class in each group; equal shares if None. Renormalised over
         the groups that are present.
-      present: ``[G]`` booleans; all if None. A group that is not present does not count.
+      present: ``[G]`` booleans; all if None. A group that is not present does not count,
+        whatever its centre.
       fairness: a name of `FAIRNESS`; see the module.
       distance: a name of `GRADIENT_DISTANCES`.
 
@@ -213,6 +215,11 @@ def _match(
     num_groups = jax.tree.leaves(centres)[0].shape[0]
     counts = jnp.ones(num_groups) if present is None else present.astype(jnp.float32)
     shares = counts if shares is None else counts * shares
+    # The mean of no image may be NaN, and NaN times 0 is NaN, in gradients too.
+    centres = jax.tree.map(
+        lambda centre: jnp.where(counts.reshape(-1, *[1] * (centre.ndim - 1)) > 0, centre, 0.0),
+        centres,
+    )
     return mode(centres, synthetic, distance, normalised(shares), counts)
 
 

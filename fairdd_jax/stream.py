@@ -112,6 +112,8 @@ def _mapped(images: np.ndarray) -> np.memmap | None:
     base: object = images
     while isinstance(base, np.ndarray):
         if isinstance(base, np.memmap) and not isinstance(base.base, np.memmap):
-            return base if images.flags.c_contiguous and base.filename else None
+            # What was written to a private copy is not in the file.
+            is_file = base.filename and base.mode != "c"
+            return base if images.flags.c_contiguous and is_file else None
         base = base.base
     return None

@@ -9,6 +9,7 @@ import pytest
 from fairdd_jax import evaluate
 from fairdd_jax.config import EvaluateConfig
 from fairdd_jax.data import Dataset
+from fairdd_jax.errors import NonFiniteLossError
 from fairdd_jax.evaluate import Evaluation, Evaluator
 from fairdd_jax.metrics import deo_floor, fairness_report
 from fairdd_jax.schedule import Schedule
@@ -123,7 +124,7 @@ def test_prediction_is_that_of_the_network(evaluator, dataset):
     assert 0 < expected.sum() < len(images)
     np.testing.assert_array_equal(evaluator.predict(variables, images), expected[None])
     np.testing.assert_array_equal(evaluator.predict(variables, np.asarray(inputs)), expected[None])
-    (report,) = evaluator.test(variables)
+    (report,) = evaluator.test(variables, 1)
     assert report.accuracy == pytest.approx((expected == dataset.test.labels).mean())
     cell = (dataset.test.labels == 1) & (dataset.test.groups == 0)
     assert report.cell_accuracy[1, 0] == pytest.approx((expected[cell] == 1).mean())
@@ -139,8 +140,8 @@ def test_pixels_and_normalised_floats_train_alike(evaluator, dataset):
 def test_networks_differ_and_each_follows_its_key(evaluator, dataset, monkeypatch):
     seen = []
 
-    def look(variables):
-        networks = jax.tree.leaves(variables)[0].shape[0]
+    def look(variables, networks):
+        assert jax.tree.leaves(variables)[0].shape[0] == networks
         seen.extend(
             kernels(jax.tree.map(lambda leaf, i=i: leaf[i], variables)) for i in range(networks)
         )
@@ -250,8 +251,25 @@ def test_empty_cells_may_count_as_officially(dataset):
         config = EvaluateConfig(epochs=1, augment="none", empty=empty)
         subject = Evaluator(part, "MLP", config, chunk=CHUNK)
         subject.predict = lambda variables, images: part.test.labels[None]
-        (report,) = subject.test({})
+        (report,) = subject.test({}, 1)
         gaps[empty] = report.deo_max, report.cell_accuracy[1, 0]
     assert gaps["official"] == (1.0, 0.0)
     assert gaps["skip"][0] == 0.0
     assert np.isnan(gaps["skip"][1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_networks_that_diverge_have_no_scores(value, evaluator, dataset):
+    """They would take every image for the first class, and have no gap at all."""
+    sound = trained(evaluator)
+
+    def spoilt(leaf):
+        return np.concatenate([leaf, np.full_like(leaf, value)])
+
+    both = jax.tree.map(spoilt, sound)
+    predicted = evaluator.predict(both, dataset.test.images)
+    np.testing.assert_array_equal(predicted[0], evaluator.predict(sound, dataset.test.images)[0])
+    assert (predicted[1] == -1).all()
+    assert len(evaluator.test(both, 1)) == 1  # the second fills the mesh up
+    with pytest.raises(NonFiniteLossError, match=r"1 of 2 networks ConvNetD1W8 .* than 0\.02"):
+        evaluator.test(both, 2)

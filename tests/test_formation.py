@@ -67,7 +67,7 @@ def test_factor_one_changes_nothing():
     np.testing.assert_array_equal(formation.decode(images, factor=1), images)
 
 
-def test_mix_takes_the_nearest_pixels_and_decode_shows_every_image():
+def test_mix_takes_the_nearest_pixels_of_every_image():
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1, 1) * np.ones(
         (4, 2, 7, 8, 3), np.uint8
     )

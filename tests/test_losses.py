@@ -167,12 +167,35 @@ def test_absent_groups_leave_the_gradient_finite():
             assert jnp.isfinite(gradient["kernel"]).all()
 
 
-def test_a_class_without_images_has_no_loss():
-    for fairness in FAIRNESS:
-        value = losses.distribution_matching_loss(
-            jnp.zeros((2, 3)), jnp.zeros(3), present=jnp.zeros(2, bool), fairness=fairness
+@pytest.mark.parametrize("fairness", FAIRNESS)
+@pytest.mark.parametrize(("kind", "distance"), CASES)
+def test_the_mean_of_no_image_may_be_nan(kind, distance, fairness):
+    centres, synthetic = example(kind, groups=3)
+    present = jnp.array([True, False, True])
+
+    def of(centres):
+        return jax.value_and_grad(
+            lambda s: loss_of(kind)(
+                centres, s, present=present, fairness=fairness, distance=distance
+            )
+        )(synthetic)
+
+    unknown = jax.tree.map(lambda c: c.at[1].set(jnp.nan), centres)
+    jax.tree.map(np.testing.assert_array_equal, of(unknown), of(centres))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(of(unknown)))
+
+
+@pytest.mark.parametrize("fairness", FAIRNESS)
+@pytest.mark.parametrize(("kind", "distance"), CASES)
+def test_a_class_without_images_has_no_loss(kind, distance, fairness):
+    centres, synthetic = example(kind, groups=2)
+    value, gradient = jax.value_and_grad(
+        lambda s: loss_of(kind)(
+            centres, s, present=jnp.zeros(2, bool), fairness=fairness, distance=distance
         )
-        assert value == 0
+    )(synthetic)
+    assert value == 0
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_group_centres_agree_with_a_loop():
@@ -187,6 +210,30 @@ def test_group_centres_agree_with_a_loop():
         members = [signals[i] for i in range(29) if groups[i] == group and valid[i]]
         expected = np.mean(members, axis=0) if members else np.zeros((4, 3))
         np.testing.assert_allclose(centres[group], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.uint32])
+def test_groups_may_be_of_any_integer_type(dtype):
+    """Also of one that cannot count the groups."""
+    weights = losses.group_weights(jnp.asarray([0, 3, 3], dtype), num_groups=300)
+    expected = np.zeros((300, 3), np.float32)
+    expected[0, 0], expected[3, 1:] = 1, 0.5
+    np.testing.assert_array_equal(weights, expected)
+
+
+@pytest.mark.parametrize(
+    ("distance", "shallow", "final"),
+    [("layers_equal", 1, 1), ("layers", 0.1, 1), ("layers_shallow", 1, 0.1)],
+)
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_the_final_feature_map_is_deep(distance, shallow, final, blocks):
+    """However few blocks are before it; the third block is deep too."""
+    weights = [shallow, shallow, final][:blocks] + [final]
+    means = (jnp.zeros(1), (jnp.zeros(1),) * (blocks + 1))
+    for place, weight in enumerate(weights):
+        layers = tuple(jnp.full((1, 1), float(i == place)) for i in range(blocks + 1))
+        value = losses.layer_matching_loss((jnp.zeros((1, 1)), layers), means, distance=distance)
+        assert value == pytest.approx(weight)
 
 
 def test_second_call_compiles_nothing():

@@ -97,12 +97,12 @@ def test_one_channel_is_padded_to_32(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("LeNet", 8), ("AlexNet", 7), ("VGG11", 31), ("ResNet18BN", 24), ("ConvNetD5", 31)],
+    [*(("LeNet", size) for size in range(1, 9)), ("AlexNet", 7), ("VGG11", 31), ("ResNet18BN", 24), ("ConvNetD5", 31)],
 )
 def test_too_small_images_are_refused(name: str, size: int) -> None:
     with pytest.raises(ConfigError, match=f"{name} cannot take images of {size}x{size} pixels"):
         create(name, num_classes=2, image_shape=(size, size, 3))
-    larger = create(name, num_classes=2, image_shape=(size + 8, size + 8, 3))
+    larger = create(name, num_classes=2, image_shape=(size + 16, size + 16, 3))
     assert larger.num_classes == 2
 
 
@@ -217,6 +217,17 @@ def test_batch_norm_mask_equals_slice() -> None:
         assert_close(ours, alone, **FIRST_ORDER)
     assert_close(masked_gradient[rows], sliced_gradient, **FIRST_ORDER)
     assert not masked_gradient[mask == 0].any()
+
+
+def test_batch_norm_of_a_single_value_keeps_its_statistics_finite() -> None:
+    """It has no variance; PyTorch refuses such a batch, which may be the rest of an epoch here."""
+    norm, images = BatchNorm(), normal(2, 1, 1, 3)
+    variables = norm.init(jax.random.key(0), images, train=False)
+    _, updates = norm.apply(
+        variables, images, train=True, mask=jnp.array([0.0, 1.0]), mutable=["batch_stats"]
+    )
+    assert_close(updates["batch_stats"]["mean"], 0.1 * images[1, 0, 0], **FIRST_ORDER)
+    assert_close(updates["batch_stats"]["var"], jnp.full(3, 0.9), **FIRST_ORDER)
 
 
 def test_network_passes_the_mask_on() -> None:

@@ -98,6 +98,13 @@ def test_a_part_of_a_map_starts_where_it_starts(on_disk):
     np.testing.assert_array_equal(stream.read_rows(images, np.array([2, 0])), expected)
 
 
+def test_a_private_copy_is_not_read_through_its_file(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((3, 2, 2, 1), np.uint8))
+    images = np.load(tmp_path / "images.npy", mmap_mode="c")
+    images[1] = 7
+    assert stream.read_rows(images, np.array([1, 0])).tolist() == [[7] * 4, [0] * 4]
+
+
 def test_a_file_that_was_cut_is_an_error(on_disk, tmp_path):
     with open(tmp_path / "images.npy", "r+b") as file:
         file.truncate(1000)

@@ -79,7 +79,8 @@ class Method:
       frozen_statistics: whether batch norm uses statistics taken from real images of all classes
         beforehand, or those of the batch in hand.
       coupling: ``(forward, params, real, label, weights, synthetic means [C, D])`` to the `Pull` of
-        the real images of a class, which vanilla adds; weights ``[N]`` add up to N.
+        the real images of a class, which vanilla adds; weights ``[N]`` add up to
+        ``batch_real``.
       of_gradients: whether the signals are gradients of the network's parameters.
       layers: whether it needs the layers of the network's outputs.
     """

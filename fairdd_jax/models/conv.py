@@ -70,12 +70,14 @@ def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: in
 def _product_with_windows(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     kh, kw, channels, features = kernel.shape
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+    # Of an image smaller than the window nothing is left.
+    height, width = max(x.shape[1] - kh + 1, 0), max(x.shape[2] - kw + 1, 0)
     # One axis after the other copies longer runs than all places of a window at once.
     rows = jnp.concatenate([x[:, :, j : j + width] for j in range(kw)], -1)
     windows = jnp.concatenate([rows[:, i : i + height] for i in range(kh)], -1)
-    product = windows.reshape(-1, kh * kw * channels) @ kernel.reshape(-1, features)
-    return product.reshape(-1, height, width, features)
+    windows = windows.reshape(len(x) * height * width, kh * kw * channels)
+    product = windows @ kernel.reshape(-1, features)
+    return product.reshape(len(x), height, width, features)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -92,9 +92,10 @@ class BatchNorm(nn.Module):
             if not self.is_initializing():
                 images = x.shape[0] if mask is None else mask.astype(bool).sum()
                 count = jnp.asarray(images * x.shape[1] * x.shape[2], x32.dtype)
+                others = jnp.maximum(count - 1, 1)  # of a single value the variance is 0
                 update = partial(_running, momentum=self.momentum)
                 running_mean.value = update(running_mean.value, mean)
-                running_var.value = update(running_var.value, var * count / (count - 1))
+                running_var.value = update(running_var.value, var * count / others)
         else:
             mean, var = running_mean.value, running_var.value
         scale = self.param("scale", nn.initializers.ones, channels)
