@@ -7,7 +7,6 @@ Without a preset it looks with the sampler's default settings.
 """
 
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
@@ -28,9 +27,9 @@ def run(arguments: list[str], console: Console) -> int:
     command = command_line.read_command(arguments, description=__doc__, is_run=False)
     if command is None:
         return 0
-    config, options = command.config, command.options
-    name = options.config or config.data.name
-    folder = workdir.prepare(Path(options.workdir or f"runs/audit_{name}"))
+    config = command.config
+    name = command.options.config or config.data.name
+    folder = workdir.prepare(command_line.output_folder(command, f"audit_{name}"))
     dataset = terminal.load(command, console)
     stratified = config.sampling == "stratified"
     found = audit(

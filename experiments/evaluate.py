@@ -8,18 +8,26 @@ CLASS/file. Without --config the settings are those of the run that made it, if 
 else --data.name suffices. The scores go to evaluation.json.
 """
 
+import signal
 import sys
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
 
-from fairdd_jax import command_line, comparison, models, rescoring, sharding, workdir
+from fairdd_jax import command_line, comparison, interrupts, models, rescoring, sharding, workdir
 from fairdd_jax import console as terminal
+from fairdd_jax.config import Config
 from fairdd_jax.distilled import load_distilled
+from fairdd_jax.errors import WorkdirError
+from fairdd_jax.schema import SURROUNDINGS, differences
+
+SCORES = "evaluation.json"
 
 
 def main(arguments: list[str]) -> int:
     """Parse, load, score; returns the exit code."""
+    signal.signal(signal.SIGTERM, interrupts.raise_terminated)
     sharding.use_all_cores()
     return terminal.exit_code(run, arguments)
 
@@ -38,18 +46,43 @@ def run(arguments: list[str], console: Console) -> int:
     )
     if command is None or distilled is None:
         return 0
-    config, options = command.config, command.options
-    folder = Path(options.workdir or f"runs/evaluate_{_name(places[0])}_{config.data.name}")
+    config = command.config
+    folder = _folder(command, places[0])
     workdir.prepare(folder)
     with workdir.locked(folder):
         dataset = terminal.load(command, console)
         this = rescoring.Rescoring(distilled, config, dataset)
         with terminal.progress_bar(console, "score the set", this.steps, "steps") as advance:
-            results = this.results(advance)
-        workdir.write_json(folder / "evaluation.json", {"set": places[0]} | results)
+            for results in this.results(advance):  # what comes next may not fit in the memory
+                workdir.write_json(folder / SCORES, {"set": places[0]} | results)
     console.print(terminal.score_table(comparison.score_rows({"the set": results})))
     terminal.say(console, f"written to {folder}")
     return 0
+
+
+def _folder(command: command_line.Command, place: str) -> Path:
+    """The output folder; by default a new one for every set and all settings."""
+    name = f"evaluate_{_name(place)}_{command.config.data.name}"
+    names = (name if number == 1 else f"{name}_{number}" for number in count(1))
+    for each in names:
+        folder = command_line.output_folder(command, each)
+        there = _others(folder / SCORES, place, command.config)
+        if not there:
+            return folder
+        if command.options.workdir:
+            break
+    raise WorkdirError(f"{folder} holds scores of {there}; choose another --workdir")
+
+
+def _others(path: Path, place: str, config: Config) -> str:
+    """Whose scores are in a file, if they are those of another set or of other settings."""
+    if not path.exists():
+        return ""
+    there = workdir.read_json(path)
+    if Path(there["set"]).resolve() != Path(place).resolve():
+        return f"another set, {there['set']}"
+    # The number of images is that of the set.
+    return differences(there["config"], config, SURROUNDINGS | {"ipc"})
 
 
 def _name(place: str) -> str:

@@ -28,7 +28,8 @@ def run(arguments: list[str], console: Console) -> int:
     config, options = data.resolved(command.config.data), command.options
     if options.data_dir is None or options.workdir is None:
         raise ConfigError("say where the images are and where the copy goes: --data_dir, --workdir")
-    data_dir, to = Path(options.data_dir), workdir.prepare(Path(options.workdir))
+    data_dir, to = (Path(place).expanduser() for place in (options.data_dir, options.workdir))
+    workdir.prepare(to)
     if config.name == "images":
         columns = own.labelled_rows(config, data_dir).columns
         copy = tfds_prepare.prepare_files("images", data_dir, to=to, columns=columns)

@@ -3,6 +3,7 @@
 python experiments/run.py --config cmnist_fg_dm --data_dir DATA [--ipc 10] [--any.field VALUE ...]
 """
 
+import logging
 import signal
 import sys
 import time
@@ -37,6 +38,8 @@ from fairdd_jax.session import distil_and_score
 def main(arguments: list[str]) -> int:
     """Parse, load, call; returns the exit code."""
     signal.signal(signal.SIGTERM, interrupts.raise_terminated)
+    # Of what fails in the background orbax logs the traceback; the error comes in one line here.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     sharding.use_all_cores()
     return terminal.exit_code(run, arguments)
 
@@ -50,7 +53,7 @@ def run(arguments: list[str], console: Console) -> int:
         return 0
     config, options = command.config, command.options
     is_demo = options.config == "demo"
-    folder = Path(options.workdir or f"runs/{_name(command)}")
+    folder = command_line.output_folder(command, _name(command))
     configs = _side_by_side(command, folder) if is_demo else {folder: config}
     if options.dry_run is not None:
         return _dry_run(command, configs, arguments, folder, console)
@@ -95,7 +98,9 @@ def _dry_run(
     found = estimate(configs, dataset, load_seconds=load_seconds, minutes=options.minutes)
     if found.seconds:
         console.print(estimate_console.table(found))
-    for line in estimate_console.verdict(found, estimate_console.without_options(arguments)):
+    for line in estimate_console.verdict(
+        found, command.config, estimate_console.without_options(arguments)
+    ):
         terminal.say(console, line)
     if options.dry_run:
         workdir.write_json(Path(options.dry_run), estimate_console.as_dict(found))

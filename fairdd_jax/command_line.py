@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -61,6 +62,24 @@ def places(arguments: list[str], *names: str) -> tuple[list[str], list[str]]:
             f"{' '.join(given) or 'nothing there'}; see --help"
         )
     return given, options
+
+
+def output_folder(command: Command, default: str) -> Path:
+    """Where a program writes: the folder that was typed, or one by that name below runs/.
+
+    Raises:
+      ConfigError: it lies among images whose folders are their labels, and would be a class.
+    """
+    options, data_config = command.options, command.config.data
+    folder = Path(options.workdir or f"runs/{default}").expanduser()
+    if data_config.name == "images" and not data_config.table and options.data_dir:
+        images = Path(options.data_dir).expanduser()
+        if folder.resolve().is_relative_to(images.resolve()):
+            raise ConfigError(
+                f"the output folder {folder} lies in {images}, where folders are classes; choose a "
+                "--workdir outside"
+            )
+    return folder
 
 
 def options_parser(description: str | None = None) -> argparse.ArgumentParser:
@@ -202,6 +221,9 @@ def read_command(
     for name in _OF_A_RUN:
         if f"--{name}" in typed and not is_run:
             raise ConfigError(f"--{name} is for experiments/run.py; leave it out")
+    for name in ("workdir", "data_dir", "cache_dir"):
+        if getattr(options, name) == "":  # as an unset variable of the shell gives it
+            raise ConfigError(f"--{name} is empty; name a folder, or leave it out")
     for name in ("checkpoint_every", "checkpoints"):
         if (value := getattr(options, name)) < 1:
             raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")

@@ -1,5 +1,7 @@
 """What a person sees in the terminal: errors in one line, progress bars and a table of scores."""
 
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from rich.text import Text
 from fairdd_jax import comparison, data, interrupts
 from fairdd_jax.command_line import Command
 from fairdd_jax.data import Dataset
-from fairdd_jax.errors import FairDDError, one_line
+from fairdd_jax.errors import DataError, FairDDError, WorkdirError, one_line
 from fairdd_jax.loop import Progress
 
 Advance = Callable[..., None]
@@ -28,6 +30,10 @@ _WIDTH = 160  # columns where there is no terminal to ask, as in a log
 
 def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]) -> int:
     """Run a program; a user's mistake becomes one line, and its kind the exit code."""
+    if sys.stdout is None:  # it was closed
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names may have letters that it cannot show
+        sys.stdout.reconfigure(errors="replace")
     try:
         code = program(arguments, Console(width=None if sys.stdout.isatty() else _WIDTH))
         sys.stdout.flush()
@@ -36,8 +42,18 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
         say(Console(stderr=True), f"error: {error}")
         return error.exit_code
     except BrokenPipeError:  # whoever read it has seen enough, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return _BROKEN_PIPE
+    except OSError as error:
+        is_full = error.errno == errno.ENOSPC
+        if error.filename is None:
+            if not is_full:
+                raise
+            _drop_output()  # which may be what is full
+        advice = "free some space" if is_full else "choose another place, or give access to it"
+        what = error.filename or "the output"
+        say(Console(stderr=True), f"error: cannot use {what}: {one_line(error)}; {advice}")
+        return (WorkdirError if is_full else DataError).exit_code
     except (MemoryError, JaxRuntimeError) as error:
         if isinstance(error, JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -51,6 +67,11 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
         return interrupts.INTERRUPTED
     except interrupts.Terminated:
         return interrupts.TERMINATED
+
+
+def _drop_output() -> None:
+    """Nothing is printed from now on, nor fails at the end of the program."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(console: Console, text: str) -> None:

@@ -17,9 +17,9 @@ df              :math:`\frac{1}{|A|} \sum_a D(m_a, s) / r_a`, which large steps 
 =============== ======================================================================
 
 The sums run over the groups that are present, :math:`|A|` of them; a class without any has the
-loss 0. The loss of a data set is the sum over its classes: ``vmap`` these functions over a leading class axis. The modes from
-``inverse_size`` on are those that the FairDD paper compares itself with; it names their ideas and
-not their formulas, which are ours.
+loss 0. The loss of a data set is the sum over its classes: ``vmap`` these functions over a leading
+class axis. The modes from ``inverse_size`` on are those that the FairDD paper compares itself with;
+it names their ideas and not their formulas, which are ours.
 
 References: Zhou et al., FairDD (NeurIPS 2025), equations 5 and 6, tables 7 and 10; COBRA (ICML
 2026); Zhao et al., Dataset Condensation with Gradient Matching (ICLR 2021); Zhao and Bilen, Dataset

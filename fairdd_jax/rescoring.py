@@ -1,7 +1,7 @@
 """Scores of a distilled set that comes from a file, whoever made it, as a run scores its own."""
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ from fairdd_jax.errors import ConfigError, first_few
 from fairdd_jax.schedule import passes, synthetic_schedule
 from fairdd_jax.schema import flat
 from fairdd_jax.scoring import Scoring
+
+Results = dict[str, Any]
 
 _SHOWN = 5  # class names that a message shows
 
@@ -91,18 +93,31 @@ class Rescoring:
             kinds.append(("evaluations_uint8", rounded, few))
         return kinds
 
-    def results(self, on_steps: Callable[[int], None] = lambda steps: None) -> dict[str, Any]:
+    def results(self, on_steps: Callable[[int], None] = lambda steps: None) -> Iterator[Results]:
         """Train fresh networks and test them; the 8-bit images too, if they are others.
 
         Args:
           on_steps: told how many optimiser steps were just taken.
 
-        Returns:
-          What results.json of a run says of its scores.
+        Yields:
+          What results.json of a run says of its scores, after every network and baseline.
         """
-        scoring = self._scoring
-        scores: dict[str, Any] = {"evaluations": [], "evaluations_uint8": []}
-        for arch in scoring.archs():
+        scoring, archs = self._scoring, self._scoring.archs()
+        scores: dict[str, list[Results]] = {"evaluations": [], "evaluations_uint8": []}
+        baselines: dict[str, Results] = {}
+
+        def so_far() -> Results:
+            is_scored = len(scores["evaluations"]) == len(archs)
+            return scores | {
+                "baselines": baselines,
+                "complete": is_scored and len(baselines) == len(self._baselines),
+                "config": dataclasses.asdict(self.config),
+                "dataset": outputs.described(scoring.dataset),
+                "environment": environment.describe(),
+                "seed": self.config.seed,
+            }
+
+        for arch in archs:
             for kind, images, networks in self._kinds:
                 evaluation = scoring.score(
                     arch,
@@ -113,13 +128,10 @@ class Rescoring:
                     on_steps=on_steps,
                 )
                 scores[kind].append(self._of_step | evaluation.summary())
-        return scores | {
-            "baselines": {name: scoring.baseline(name, on_steps) for name in self._baselines},
-            "config": dataclasses.asdict(self.config),
-            "dataset": outputs.described(scoring.dataset),
-            "environment": environment.describe(),
-            "seed": self.config.seed,
-        }
+            yield so_far()
+        for name in self._baselines:
+            baselines[name] = scoring.baseline(name, on_steps)
+            yield so_far()
 
 
 def _renumbered(distilled: DistilledSet, dataset: Dataset) -> np.ndarray:

@@ -71,7 +71,7 @@ def _at_least(table: Mapping[int, T], ipc: int) -> T:
     return table[max(start for start in table if start <= ipc)]
 
 
-# The smallest valid value of every number that has one.
+# The smallest valid value of every number that has one, an integer of integers.
 _MINIMA = {
     "ipc": 1,
     "steps": 0,
@@ -108,7 +108,8 @@ _MINIMA = {
     "evaluate.full_epochs": 1,
     "evaluate.full_steps": 0,
 }
-# And the largest: JAX reads 32 bits of a seed.
+# And the largest; JAX counts in 32 bits, and reads as many of a seed.
+_MOST = 2**31 - 1
 _MAXIMA = {
     "seed": 2**32 - 1,
     "momentum_img": 1.0,
@@ -123,9 +124,10 @@ BASELINES = ("random", "full")
 def _check(config: Config) -> None:
     values = flat(dataclasses.asdict(config))
     for name, minimum in _MINIMA.items():
-        value, maximum = values[name], _MAXIMA.get(name)
-        if value is not None and not minimum <= value <= (maximum or sys.float_info.max):
-            upwards = "or more" if maximum is None else f"to {maximum}"
+        value = values[name]
+        maximum = _MAXIMA.get(name, _MOST if isinstance(minimum, int) else sys.float_info.max)
+        if value is not None and not minimum <= value <= maximum:
+            upwards = f"to {maximum}" if name in _MAXIMA or value > maximum else "or more"
             raise ConfigError(f"--{name} {value} is out of range; choose {minimum} {upwards}")
     models.check_name(config.model)
     models.resolve_archs(config.evaluate.archs, model=config.model)

@@ -5,7 +5,7 @@ And what keeps another run, stopped or finished, from being lost to one in the s
 
 import shutil
 import warnings
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ from fairdd_jax import environment, hosts, workdir
 from fairdd_jax.checkpoint import Checkpoints, Record, steps_in
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
-from fairdd_jax.errors import ConfigError, DataError, WorkdirError, first_few
+from fairdd_jax.errors import ConfigError, DataError, WorkdirError
 from fairdd_jax.hosts import fetch
 from fairdd_jax.loop import LoopState, Progress
-from fairdd_jax.schema import SURROUNDINGS, completed, flat
+from fairdd_jax.schema import SURROUNDINGS, completed, differences, flat
 
 if TYPE_CHECKING:
     from fairdd_jax.run import Run
@@ -31,8 +31,6 @@ KEEP = 3
 _MAY_DIFFER = SURROUNDINGS - {"log_every"}
 _INSTEAD = "choose another --workdir, or --resume never to start over"
 _GO_ON = "add --resume auto to go on, --resume never to start over, or choose another --workdir"
-# Settings that are named where runs differ in more.
-_MOST_NAMED = 4
 
 
 class Keeper:
@@ -170,15 +168,15 @@ class Keeper:
 
     def _check(self, record: Record, run: "Run") -> None:
         may_differ = _MAY_DIFFER | grown(record["config"], self.config)
-        differences = _differences(record["config"], self.config, may_differ)
-        if not differences and record["cells"] != _cells(run):
-            differences = "other numbers of training images"
+        found = differences(record["config"], self.config, may_differ)
+        if not found and record["cells"] != _cells(run):
+            found = "other numbers of training images"
         images = run.dataset.fingerprint
-        if not differences and record.get("images", images) != images:  # older ones do not tell
-            differences = "other images"
-        if differences:
+        if not found and record.get("images", images) != images:  # older ones do not tell
+            found = "other images"
+        if found:
             raise ConfigError(
-                f"the checkpoints in {self.folder} are of another run: {differences}; {_INSTEAD}"
+                f"the checkpoints in {self.folder} are of another run: {found}; {_INSTEAD}"
             )
         versions = environment.versions()
         if record["versions"] != versions:
@@ -193,17 +191,6 @@ class Keeper:
             f"the checkpoint of update {update} in {self.folder} is damaged ({reason}); trying the "
             "one before"
         )
-
-
-def _differences(config: dict[str, Any], here: Config, may_differ: Set[str]) -> str:
-    """What tells the run of a file's configuration from one here, empty if nothing does."""
-    there, own = flat(completed(config)), flat(here.as_json())
-    found = [
-        f"--{name} {there.get(name)} there, {own.get(name)} here"
-        for name in sorted((there.keys() | own.keys()) - may_differ)
-        if there.get(name) != own.get(name)
-    ]
-    return first_few(found, _MOST_NAMED, separator="; ")
 
 
 def grown(there: dict[str, Any], here: Config) -> frozenset[str]:
@@ -248,14 +235,14 @@ def refuse_overwriting(folder: Path, config: Config, *, resume: bool = False) ->
     updates = steps_in(folder / FOLDER)
     if results.get("complete"):
         longer = grown(results["config"], config) if updates else frozenset()
-        differences = _differences(results["config"], config, SURROUNDINGS | longer)
-        if differences or (longer and not resume):
+        others = differences(results["config"], config, SURROUNDINGS | longer)
+        if others or (longer and not resume):
             there = flat(results["config"])
             name = " ".join(str(there.get(part)) for part in ("data.name", "method", "fairness"))
-            all_of_them = _differences(results["config"], config, SURROUNDINGS)
+            all_of_them = differences(results["config"], config, SURROUNDINGS)
             raise WorkdirError(
                 f"{folder} holds a finished run, {name}, of other settings: {all_of_them}; "
-                f"{_INSTEAD if differences else _GO_ON}"
+                f"{_INSTEAD if others else _GO_ON}"
             )
     elif updates and not resume:
         raise WorkdirError(

@@ -198,16 +198,23 @@ class Run:
         done = [{s["arch"] for s in kind if s["step"] == self.step} for kind in kinds]
         return [arch for arch in self.scoring.archs(None) if not all(arch in d for d in done)]
 
-    def evaluate_rest(self, on_steps: Callable[[int], None] = lambda steps: None) -> None:
-        """Do what is left of `evaluate`, which an interrupt may have ended after some scores.
+    def evaluate_rest(
+        self,
+        on_steps: Callable[[int], None] = lambda steps: None,
+        *,
+        on_scored: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Do what is left of `evaluate`, which may have ended after some scores.
 
         Args:
           on_steps: told how many optimiser steps were just taken.
+          on_scored: called after every architecture.
         """
-        if archs := self.unscored():
+        for arch in self.unscored():
             for kind in (self.evaluations, self.evaluations_uint8):
-                kind[:] = [s for s in kind if s["step"] < self.step or s["arch"] not in archs]
-            self.evaluate(",".join(archs), on_steps=on_steps)
+                kind[:] = [s for s in kind if s["step"] < self.step or s["arch"] != arch]
+            self.evaluate(arch, on_steps=on_steps)
+            on_scored()
 
     def evaluate(
         self,

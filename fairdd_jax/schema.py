@@ -5,10 +5,12 @@ A value of None means that it depends on the others; `fairdd_jax.resolve` fills 
 
 import dataclasses
 import json
+from collections.abc import Set
 from typing import Any, Literal
 
 from fairdd_jax.data import DataConfig
 from fairdd_jax.data.config import UNSET, Float, Int, Str
+from fairdd_jax.errors import first_few
 from fairdd_jax.fairness import Fairness
 from fairdd_jax.formation import Interpolation
 from fairdd_jax.grouping import GroupsConfig
@@ -16,6 +18,8 @@ from fairdd_jax.metrics import Empty
 
 # Fields that decide how fast and where a run computes, not what.
 SURROUNDINGS = frozenset({"block", "chunk", "log_every", "mesh", "stream"})
+# Settings that are named where runs differ in more.
+_MOST_NAMED = 4
 
 Init = Literal["real", "balanced", "mix", "noise"]
 Weighting = Literal["none", "inverse_share"]
@@ -212,6 +216,27 @@ def _onto(defaults: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         else value
         for name, value in given.items()
     }
+
+
+def differences(config: dict[str, Any], here: Config, may_differ: Set[str]) -> str:
+    """What tells the run of a file's configuration from one here, empty if nothing does.
+
+    Args:
+      config: as a file has it.
+      here: the other.
+      may_differ: fields that do not count.
+
+    >>> here = Config(DataConfig("demo"), ipc=3)
+    >>> differences(here.as_json() | {"ipc": 1, "block": 2}, here, SURROUNDINGS)
+    '--ipc 1 there, 3 here'
+    """
+    there, own = flat(completed(config)), flat(here.as_json())
+    found = [
+        f"--{name} {there.get(name)} there, {own.get(name)} here"
+        for name in sorted((there.keys() | own.keys()) - may_differ)
+        if there.get(name) != own.get(name)
+    ]
+    return first_few(found, _MOST_NAMED, separator="; ")
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

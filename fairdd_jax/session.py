@@ -3,6 +3,7 @@
 import contextlib
 from argparse import Namespace
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,11 @@ def distil_and_score(
         names = [n for n in configuration.baselines(config.evaluate) if n not in this.baselines]
         total = this.scoring.steps(names)
         with terminal.progress_bar(console, f"score {title}", total, "steps") as advance:
-            this.evaluate_rest(on_steps=advance)
+            # Each is saved before the next, which may not fit in the memory.
+            this.evaluate_rest(advance, on_scored=partial(outputs.save_state, this, folder))
             for name in names:
-                outputs.save_state(this, folder)
                 this.score_baseline(name, on_steps=advance)
+                outputs.save_state(this, folder)
     except (KeyboardInterrupt, Terminated, NonFiniteLossError):
         if this.begun:
             outputs.save_state(this, folder)

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+from jax.errors import JaxRuntimeError
 
+from fairdd_jax import workdir
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.loop import Progress
 
@@ -22,6 +24,7 @@ def tensorboard(folder: Path) -> Iterator[OnProgress]:
 
     Raises:
       ConfigError: the package tensorboardX is missing.
+      WorkdirError: it cannot be written.
     """
     try:
         from tensorboardX import SummaryWriter
@@ -30,22 +33,24 @@ def tensorboard(folder: Path) -> Iterator[OnProgress]:
             'TensorBoard needs a package; pip install "fairdd-jax[tensorboard]", or leave '
             "--tensorboard out"
         ) from None
+    place = folder / "tensorboard"
     writers: list[SummaryWriter] = []
 
     def on_progress(progress: Progress) -> None:
-        if not writers:
-            place = str(folder / "tensorboard")
-            writers.append(SummaryWriter(place, purge_step=progress.update))
-        for name, value in progress.line().items():
-            if name not in ("step", "update"):
-                writers[0].add_scalar(name, value, progress.update)
-        writers[0].flush()
+        with workdir.explained(place):
+            if not writers:
+                writers.append(SummaryWriter(str(place), purge_step=progress.update))
+            for name, value in progress.line().items():
+                if name not in ("step", "update"):
+                    writers[0].add_scalar(name, value, progress.update)
+            writers[0].flush()
 
     try:
         yield on_progress
     finally:
-        for writer in writers:
-            writer.close()
+        with workdir.explained(place):
+            for writer in writers:
+                writer.close()
 
 
 @contextlib.contextmanager
@@ -55,19 +60,30 @@ def profile(folder: Path) -> Iterator[OnProgress]:
     By then everything is compiled. The trace opens in TensorBoard, XProf or Perfetto.
 
     Yields a function that takes a line.
+
+    Raises:
+      WorkdirError: it cannot be written.
     """
-    lines = 0
+    place, lines, is_tracing = folder / "profile", 0, False
+
+    def trace(start: bool) -> None:
+        nonlocal is_tracing
+        is_tracing = False  # also after an error
+        with workdir.explained(place, (OSError, JaxRuntimeError)):
+            if start:
+                jax.profiler.start_trace(str(place))
+            else:
+                jax.profiler.stop_trace()
+        is_tracing = start
 
     def on_progress(progress: Progress) -> None:
         nonlocal lines
         lines += 1
-        if lines == 1:
-            jax.profiler.start_trace(str(folder / "profile"))
-        elif lines == 2:
-            jax.profiler.stop_trace()
+        if lines <= 2:
+            trace(start=lines == 1)
 
     try:
         yield on_progress
     finally:
-        if lines == 1:
-            jax.profiler.stop_trace()
+        if is_tracing:
+            trace(start=False)

@@ -21,13 +21,16 @@ _FULL = os.strerror(errno.ENOSPC)
 
 
 @contextlib.contextmanager
-def explained(path: Path, errors: type[Exception] = OSError) -> Iterator[None]:
+def explained(
+    path: Path, errors: type[Exception] | tuple[type[Exception], ...] = OSError
+) -> Iterator[None]:
     """Turn the operating system's complaint, or whatever a library makes of it, into one line."""
     try:
         yield
     except errors as error:
         text = one_line(error)
-        full = getattr(error, "errno", None) == errno.ENOSPC or _FULL in text
+        # A library may say so at the end of a long text, of which one line has the beginning.
+        full = getattr(error, "errno", None) == errno.ENOSPC or _FULL in str(error)
         hint = "free some space" if full else "choose another place"
         raise WorkdirError(f"cannot write {path}: {text}; {hint}") from None
 

@@ -369,6 +369,8 @@ WRONG = [
     # ranges
     ({"ipc": 0}, r"--ipc 0 is out of range; choose 1 or more"),
     ({"ipc": -1}, r"--ipc -1 is out of range; choose 1 or more"),
+    ({"ipc": 10**20}, r"--ipc 1000+ is out of range; choose 1 to 2147483647"),
+    ({"per_cell": 2**31}, r"--per_cell 2147483648 is out of range"),
     ({"steps": -1}, r"--steps -1 is out of range"),
     ({"seed": -1}, r"--seed -1 is out of range"),
     ({"seed": 2**32}, r"--seed 4294967296 is out of range; choose 0 to 4294967295"),
@@ -386,6 +388,10 @@ WRONG = [
     ({"evaluate.full_steps": -1}, r"--evaluate.full_steps -1 is out of range"),
     ({"data.bias_ratio": 1.5}, r"bias_ratio must be a fraction in \[0, 1\], got 1.5"),
     ({"data.test_fraction": -1}, r"test_fraction must be a fraction in \[0, 1\]"),
+    *(
+        ({f"data.{field}": ""}, f"{field} is empty; give a name, or leave it out")
+        for field in ("table", "target", "protected", "path_column", "split_column")
+    ),
 ]
 
 

@@ -234,6 +234,17 @@ BAD = {
         lambda folder: (folder / ATTRIBUTES).write_bytes((folder / ATTRIBUTES).read_bytes()[:1500]),
         r"is damaged: 41 columns in its header, \d+ in 0000\d\d\.jpg; get it again",
     ),
+    "a quote that nothing ends": (
+        lambda folder: (
+            (folder / ATTRIBUTES).unlink(),
+            (folder / "list_attr_celeba.csv").write_text('image_id,"Young\n' + "1,\n" * 10**5),
+        ),
+        r"list_attr_celeba\.csv is damaged: field larger than field limit",
+    ),
+    "a long line of another kind": (
+        lambda folder: (folder / ATTRIBUTES).write_text("2\nYoung\n" + "long" * 100 + "\n"),
+        r"2 columns in its header, 1 in (long){10}; get it again",
+    ),
     "attributes empty": (
         lambda folder: (folder / ATTRIBUTES).write_text(""),
         "is damaged: .* no rows",

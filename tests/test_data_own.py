@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -275,6 +276,23 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path, path):
     with refused(DataError, "leaves .*; move the image into the folder") as error:
         from_csv(tmp_path)
     assert path in str(error.value)
+
+
+def test_a_path_with_a_zero_byte_is_refused(tmp_path):
+    """As a crash leaves it in a file."""
+    table(tmp_path)
+    with (tmp_path / "table.csv").open("a") as file:
+        file.write("images/\0\0.png,a,x\n")
+    with refused(DataError, r"the path images/\?\?\.png has a zero byte"):
+        from_csv(tmp_path, damaged="leave_out")
+
+
+def test_a_name_in_another_encoding_is_refused(tmp_path):
+    """As an old archive leaves it: no page and no terminal can show it."""
+    write_tree(tmp_path, {"cat/a": 1, "dog/b": 1})
+    os.rename(tmp_path / "cat", os.path.join(os.fsencode(tmp_path), b"caf\xe9"))
+    with refused(DataError, "the name caf\ufffd/.* is not in UTF-8; rename it"):
+        find(tmp_path)
 
 
 def test_an_absolute_path_into_the_folder_is_taken(tmp_path):

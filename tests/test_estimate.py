@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -418,7 +419,7 @@ def test_too_large_a_program_is_not_run(hasty, monkeypatch):
     assert not found.fits_memory
     assert found.seconds == {}
     assert found.total_seconds is None
-    assert "not measured" in "\n".join(estimate_console.verdict(found, []))
+    assert "not measured" in "\n".join(estimate_console.verdict(found, config, []))
     assert found.alternatives
     for each in found.alternatives:
         again = estimate([changed(config, each.settings)], dataset)
@@ -511,8 +512,23 @@ def test_proposals_are_commands():
     proposal = Alternative({"steps": 7, "evaluate.baselines": "none"}, 50.0, 1)
     found = Estimate({"load": 70.0}, 1, 2, minutes=1.0, alternatives=(proposal,))
     typed = ["--config", "demo", "--workdir", "my runs"]
-    last = list(estimate_console.verdict(found, typed))[-1]
+    config = configuration.make({"data.name": "demo"})
+    last = list(estimate_console.verdict(found, config, typed))[-1]
     command = "python experiments/run.py --config demo --workdir 'my runs' --steps 7"
     assert last == f"0.8 min  {command} --evaluate.baselines none"
     none = dataclasses.replace(found, alternatives=())
-    assert "no setting that is tried here" in list(estimate_console.verdict(none, typed))[-1]
+    assert (
+        "no setting that is tried here" in list(estimate_console.verdict(none, config, typed))[-1]
+    )
+
+
+def test_proposals_are_not_refused():
+    """What was typed and would then change nothing is left out."""
+    config = configuration.make({"data.name": "demo", "sampling": "proportional", "batch_real": 64})
+    settings = {"sampling": "stratified", "evaluate.baselines": "none"}
+    found = Estimate({}, 1, 2, minutes=1.0, alternatives=(Alternative(settings, 50.0, 1),))
+    typed = ["--config", "demo", "--batch_real", "64", "--evaluate.full_steps=9", "--ipc", "3"]
+    last = list(estimate_console.verdict(found, config, typed))[-1]
+    command = "run.py --config demo --ipc 3 --sampling stratified --evaluate.baselines none"
+    assert last.endswith(command)
+    assert command_line.read_command(shlex.split(command)[1:], description=None).config.ipc == 3

@@ -228,7 +228,7 @@ def test_groups_may_be_of_any_integer_type(dtype):
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_the_final_feature_map_is_deep(distance, shallow, final, blocks):
     """However few blocks are before it; the third block is deep too."""
-    weights = [shallow, shallow, final][:blocks] + [final]
+    weights = [*[shallow, shallow, final][:blocks], final]
     means = (jnp.zeros(1), (jnp.zeros(1),) * (blocks + 1))
     for place, weight in enumerate(weights):
         layers = tuple(jnp.full((1, 1), float(i == place)) for i in range(blocks + 1))

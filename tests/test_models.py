@@ -97,7 +97,13 @@ def test_one_channel_is_padded_to_32(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [*(("LeNet", size) for size in range(1, 9)), ("AlexNet", 7), ("VGG11", 31), ("ResNet18BN", 24), ("ConvNetD5", 31)],
+    [
+        *(("LeNet", size) for size in range(1, 9)),
+        ("AlexNet", 7),
+        ("VGG11", 31),
+        ("ResNet18BN", 24),
+        ("ConvNetD5", 31),
+    ],
 )
 def test_too_small_images_are_refused(name: str, size: int) -> None:
     with pytest.raises(ConfigError, match=f"{name} cannot take images of {size}x{size} pixels"):

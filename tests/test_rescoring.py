@@ -120,7 +120,8 @@ def scored(monkeypatch, distilled, dataset, **changes):
     monkeypatch.setattr(scoring.Scoring, "_score", record)
     monkeypatch.setattr(scoring.Scoring, "_evaluator", lambda *args: None)
     config = make({"data.name": "toy", "evaluate.baselines": "none", **changes})
-    Rescoring(distilled, config, dataset).results()
+    *_, last = Rescoring(distilled, config, dataset).results()
+    assert last["complete"]
     return seen
 
 
@@ -166,7 +167,8 @@ def test_it_takes_as_many_steps_as_it_says(monkeypatch, is_rounded):
     chosen = {"evaluate.batch_size": 2, "evaluate.networks": 3, "evaluate.epochs": 4}
     chosen |= {"evaluate.archs": "MLP,LeNet", "evaluate.baselines": "full,random"}
     rescoring = Rescoring(uneven, make({"data.name": "toy", **chosen}), toy())
-    rescoring.results()
+    parts = [(part["complete"], len(part["evaluations"])) for part in rescoring.results()]
+    assert parts == [(False, 1), (False, 2), (False, 2), (True, 2)]
     assert rescoring.steps == sum(taken)
     assert len(taken) == (2 if is_rounded else 4) + 2
     assert taken[0] == 3 * 5 * 3  # networks, epochs and one more, batches of 5 images
@@ -241,7 +243,43 @@ def test_a_set_of_other_data(distilled, message):
 def test_groups_that_nobody_knows():
     config = make({"data.name": "toy", "evaluate.weighting": "inverse_share", "model": "MLP"})
     with pytest.raises(ConfigError, match=r"choose --evaluate\.weighting none"):
-        Rescoring(some_set(), config, toy()).results()
+        next(Rescoring(some_set(), config, toy()).results())
+
+
+def test_scores_are_kept_when_the_next_network_takes_too_much(folder, monkeypatch):
+    score = scoring.Scoring.score
+
+    def greedy(self, arch, *args, **options):
+        if arch == "LeNet":
+            raise MemoryError
+        return score(self, arch, *args, **options)
+
+    monkeypatch.setattr(scoring.Scoring, "score", greedy)
+    where = folder.parent / "scores"
+    options = ["--data_dir", str(HEAD), "--workdir", str(where), "--evaluate.archs", "MLP,LeNet"]
+    assert main([str(folder), *options]) == 6
+    found = json.loads((where / "evaluation.json").read_text())
+    assert [scores["arch"] for scores in found["evaluations"]] == ["MLP"]
+    assert not found["complete"]
+
+
+def test_scores_of_another_set_or_of_other_settings_stay(folder, tmp_path, capsys):
+    """By default every set and all settings have a folder; one that was named is left alone."""
+    other = shutil.copytree(folder, tmp_path / "other" / "run")
+    head = ["--data_dir", str(HEAD)]
+    assert main([str(folder), *head]) == main([f"{folder}/", *head]) == 0
+    assert main([str(other), *head]) == 0
+    assert main([str(folder), *head, "--evaluate.epochs", "1"]) == 0
+    paths = tmp_path.glob("runs/*/evaluation.json")
+    named = {path.parent.name: json.loads(path.read_text()) for path in paths}
+    found = {name: (Path(c["set"]), c["config"]["evaluate"]["epochs"]) for name, c in named.items()}
+    first = "evaluate_run_cmnist_fg"
+    assert found == {first: (folder, 2), f"{first}_2": (other, 2), f"{first}_3": (folder, 1)}
+    capsys.readouterr()
+    where = ["--workdir", f"runs/{first}"]
+    refused(capsys, 4, f"holds scores of another set, {folder}", str(other), *head, *where)
+    more = ["--evaluate.epochs", "1"]
+    refused(capsys, 4, "--evaluate.epochs 2 there, 1 here", str(folder), *head, *where, *more)
 
 
 def refused(capsys, code, message, *arguments):

@@ -19,6 +19,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
+import originals
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -575,6 +576,47 @@ def test_5_a_non_finite_loss(capsys, tmp_path):
     assert json.loads((folder / "results.json").read_text())["evaluations"] == []
 
 
+def test_5_a_network_that_diverges(capsys, tmp_path):
+    """It would take every image for the first class and look fair. The images are kept."""
+    folder = tmp_path / "run"
+    arguments = [*HEAD_RUN, "--evaluate.lr", "1e30", "--workdir", str(folder)]
+    refused(capsys, 5, "networks ConvNetD1W8 diverged", *arguments)
+    assert load_distilled(folder).meta["step"] == 2
+    assert json.loads((folder / "results.json").read_text())["evaluations"] == []
+
+
+def test_6_scores_are_kept_when_the_next_network_takes_too_much(tmp_path, monkeypatch):
+    """Also of a program that the system kills."""
+    folder, seen = tmp_path / "run", []
+    evaluate = Evaluator.evaluate
+
+    def greedy(self, *args, **options):
+        if self.arch == "LeNet":
+            seen.append(json.loads((folder / "results.json").read_text()))
+            raise MemoryError
+        return evaluate(self, *args, **options)
+
+    monkeypatch.setattr(Evaluator, "evaluate", greedy)
+    archs = ["--evaluate.archs", "MLP,LeNet", "--workdir", str(folder)]
+    assert script.main([*HEAD_RUN, *archs]) == 6
+    (before,) = seen
+    assert [scores["arch"] for scores in before["evaluations"]] == ["MLP"]
+    assert not before["complete"]
+    assert json.loads((folder / "results.json").read_text()) == before
+
+
+def test_2_an_output_folder_among_the_images(capsys, tmp_path, monkeypatch):
+    """Its picture lies at CLASS/GROUP/file, and the next run would learn a class of it."""
+    photos = originals.write_tree(tmp_path / "photos", {"cat/a": 4, "dog/b": 4})
+    before = files_of(tmp_path)
+    arguments = ["--config", "images_dm", "--data_dir", str(photos)]
+    message = f"the output folder {photos}/out lies in {photos}, where folders are classes"
+    refused(capsys, 2, message, *arguments, "--workdir", str(photos / "out"))
+    monkeypatch.chdir(photos)
+    refused(capsys, 2, "the output folder runs/images_dm_", *arguments)
+    assert files_of(tmp_path) == before
+
+
 @pytest.mark.parametrize("phase", ["fairdd_jax.loop.training_set", "fairdd_jax.run.Run.evaluate"])
 @pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (None, 143)])
 def test_interrupts_save_at_any_time(capsys, tmp_path, monkeypatch, phase, stop, code):
@@ -683,3 +725,40 @@ def test_other_errors_of_jax_are_our_own(capsys):
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         terminal.exit_code(program, [])
     assert capsys.readouterr().err == ""
+
+
+def test_a_path_that_cannot_be_used_is_said_in_one_line(capsys):
+    """Here one that is too long; a folder that may not be entered is another."""
+    name = "x" * 300
+    assert script.main([*HEAD_RUN, "--workdir", name, "--dry_run"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: cannot use ")
+    assert f"{name}/" in line
+    assert "File name too long; choose another place" in line
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "error"),
+    [
+        ("/dev/full", 4, "error: cannot use the output: No space left on device; free some space"),
+        ("&-", 0, ""),
+    ],
+)
+def test_an_output_that_takes_nothing(output, code, error):
+    command = f"exec {sys.executable} {SCRIPT} --list >{output}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == error
+    assert done.returncode == code
+
+
+def test_an_output_that_lacks_letters(monkeypatch):
+    """Class names, and the sign before a spread."""
+    buffer = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(buffer, encoding="ascii"))
+
+    def program(arguments, console):
+        terminal.say(console, "\u72ac 93.1±0.2")
+        return 0
+
+    assert terminal.exit_code(program, []) == 0
+    assert buffer.getvalue() == b"? 93.1?0.2\n"

@@ -3,10 +3,17 @@
 import json
 import sys
 
+import jax
+import numpy as np
 import pytest
+from jax.errors import JaxRuntimeError
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 from test_run import HEAD_RUN, load_script, own_surroundings, refused
+
+from fairdd_jax import watch
+from fairdd_jax.errors import WorkdirError
+from fairdd_jax.loop import Progress
 
 __all__ = ["own_surroundings"]  # a fixture of every test here
 script = load_script()
@@ -55,3 +62,30 @@ def test_a_missing_package_is_named(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     message = 'pip install "fairdd-jax[tensorboard]"'
     refused(capsys, 2, message, *HEAD_RUN, "--tensorboard")
+
+
+def watched(watcher, folder):
+    """Two lines of a log."""
+    with watcher(folder) as on_progress:
+        for update in (1, 2):
+            on_progress(Progress(update, update, 1.0, 1.0, 1.0, 1.0, 1.0, np.zeros(1), None, True))
+
+
+@pytest.mark.parametrize("watcher", [watch.tensorboard, watch.profile])
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, watcher):
+    (tmp_path / watcher.__name__).write_text("mine")
+    message = f"cannot write {tmp_path / watcher.__name__}: .*; choose another place"
+    with pytest.raises(WorkdirError, match=message) as error:
+        watched(watcher, tmp_path)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / watcher.__name__).read_text() == "mine"
+
+
+def test_a_disk_that_is_full_is_no_want_of_memory(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise JaxRuntimeError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr(jax.profiler, "stop_trace", refuse)
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda place: None)
+    with pytest.raises(WorkdirError, match="free some space"):
+        watched(watch.profile, tmp_path)

@@ -41,6 +41,11 @@ def test_a_file_is_written_with_its_folders(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o644
 
 
+def test_a_long_text_may_say_at_its_end_that_the_disk_is_full(tmp_path):
+    with pytest.raises(WorkdirError, match="free some space"), workdir.explained(tmp_path):
+        raise OSError("a write of a library failed; " * 30 + os.strerror(errno.ENOSPC))
+
+
 class Stop(BaseException):
     """Like an interrupt."""
 

@@ -1,9 +1,9 @@
 """The operations of differentiable siamese augmentation, with explicit parameters.
 
 Every operation takes floating images [..., H, W, C], normalised ones as a rule, and scalar
-parameters that all images of the call share; `jax.vmap` over images and parameters gives every image its own. Names and ranges are the
-official ones: `_x` counts rows in crop and cutout, while `sx` scales along the columns, the
-horizontal direction.
+parameters that all images of the call share; `jax.vmap` over images and parameters gives every
+image its own. Names and ranges are the official ones: `_x` counts rows in crop and cutout, while
+`sx` scales along the columns, the horizontal direction.
 """
 
 import jax

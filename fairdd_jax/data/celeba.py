@@ -36,6 +36,7 @@ MEAN, STD = (0.5063, 0.4258, 0.3832), (0.2676, 0.2453, 0.2410)
 _CROP = 178
 _FOLDERS = ("celeba", "CelebA", "celeb_a", ".")
 _TRAIN, _TEST = 0, 2
+_SHOWN = 40  # letters of a cell that a message shows
 Table = dict[str, list[str]]
 
 
@@ -148,7 +149,10 @@ def _read(folder: Path, name: str) -> Table:
     if text.startswith("<"):
         raise DataError(f"{path} is a web page; get it again")
     if path.suffix == ".csv":
-        rows = [row for row in csv.reader(text.splitlines()) if row]
+        try:
+            rows = [row for row in csv.reader(text.splitlines()) if row]
+        except csv.Error as error:
+            raise DataError(f"{path} is damaged: {error}; get it again") from None
         header, rows = rows[0] if rows else [], rows[1:]
     else:
         rows = [line.split() for line in text.splitlines() if line.strip()]
@@ -160,7 +164,7 @@ def _read(folder: Path, name: str) -> Table:
         bad = next((row for row in rows if len(row) != len(header)), [])
         raise DataError(
             f"{path} is damaged: {len(header)} columns in its header, "
-            f"{len(bad) if bad else 'no rows'} in {bad[0] if bad else 'it'}; get it again"
+            f"{len(bad) if bad else 'no rows'} in {bad[0][:_SHOWN] if bad else 'it'}; get it again"
         )
     return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
 

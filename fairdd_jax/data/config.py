@@ -104,6 +104,9 @@ class DataConfig:
                 raise unknown_name(field, str(getattr(self, field)), get_args(valid))
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be an integer in [0, 2**32 - 1], got {self.seed!r}")
+        for field in ("target", "protected", "table", "path_column", "split_column"):
+            if getattr(self, field) == "":
+                raise ConfigError(f"{field} is empty; give a name, or leave it out")
         for field, low, high in _INTEGERS:
             value = getattr(self, field)
             if value is UNSET is getattr(type(self), field):

@@ -167,7 +167,7 @@ def images_below(folder: Path) -> list[str]:
     """Names of all image files below a folder, sorted; links to folders are followed.
 
     Raises:
-      DataError: the folder, or one in it, cannot be listed.
+      DataError: the folder, or one in it, cannot be listed, or a name is not in UTF-8.
     """
 
     def refuse(error: OSError) -> None:
@@ -182,7 +182,11 @@ def images_below(folder: Path) -> list[str]:
         below[:] = [name for name in below if real[name] not in on_the_way]
         passed |= {os.path.join(where, name): on_the_way | {real[name]} for name in below}
         found += [(Path(where) / file).relative_to(folder).as_posix() for file in files]
-    return sorted(name for name in found if is_image(name))
+    names = sorted(name for name in found if is_image(name))
+    for name in names:
+        if (shown := os.fsencode(name).decode(errors="replace")) != name:
+            raise DataError(f"{folder}: the name {shown} is not in UTF-8; rename it")
+    return names
 
 
 def find_folder(

@@ -181,13 +181,16 @@ def _complete_rows(
 
 
 def _checked(path: str, root: Path) -> str:
-    """The path, if it stays below the folder."""
+    """The path, if it can be one and stays below the folder."""
     pure = PurePosixPath(path.replace("\\", "/"))
     if pure.is_absolute():
         try:
             pure = PurePosixPath(Path(path).relative_to(root.absolute()).as_posix())
         except ValueError:
             pure = PurePosixPath("..")
+    if "\0" in path:
+        shown = path.replace("\0", "?")
+        raise DataError(f"the path {shown} has a zero byte; the table is damaged, make it again")
     if ".." in pure.parts:
         raise DataError(
             f"the path {path} leaves {root}; move the image into the folder, or pass a --data_dir "

@@ -18,6 +18,7 @@ from fairdd_jax.data import Dataset
 from fairdd_jax.environment import describe
 from fairdd_jax.errors import ConfigError
 from fairdd_jax.estimate import Alternative, Estimate
+from fairdd_jax.estimate.alternatives import changed
 from fairdd_jax.schedule import passes
 from fairdd_jax.step import Step
 
@@ -80,9 +81,13 @@ def without_options(arguments: list[str]) -> list[str]:
     >>> without_options(["--config", "demo", "--dry_run", "--minutes", "5", "--ipc", "1"])
     ['--config', 'demo', '--ipc', '1']
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = _silent_parser()
     add_options(parser)
     return parser.parse_known_args(arguments)[1]
+
+
+def _silent_parser() -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 
 
 def as_dict(estimate: Estimate) -> dict[str, Any]:
@@ -152,11 +157,12 @@ def table(estimate: Estimate) -> Table:
     return result
 
 
-def verdict(estimate: Estimate, arguments: Sequence[str]) -> Iterator[str]:
+def verdict(estimate: Estimate, config: Config, arguments: Sequence[str]) -> Iterator[str]:
     """Lines about memory and time, and the command lines that fit.
 
     Args:
       estimate: the estimate.
+      config: the configuration that it is of.
       arguments: the command line that it is of, without what asks for the estimate.
     """
     there = "does not fit in" if not estimate.fits_memory else "of"
@@ -174,7 +180,7 @@ def verdict(estimate: Estimate, arguments: Sequence[str]) -> Iterator[str]:
         return
     yield "            each of these fits:"
     for each in estimate.alternatives:
-        yield f"{_cost(each)}  {_command(arguments, each)}"
+        yield f"{_cost(each)}  {_command(config, arguments, each)}"
 
 
 def _cost(alternative: Alternative) -> str:
@@ -183,8 +189,15 @@ def _cost(alternative: Alternative) -> str:
     return f"{_minutes(alternative.total_seconds)} min"
 
 
-def _command(arguments: Sequence[str], alternative: Alternative) -> str:
-    """The command line with other settings; what it repeats wins over what was there before."""
+def _command(config: Config, arguments: Sequence[str], alternative: Alternative) -> str:
+    """The command line with other settings; what it repeats wins over what was there before.
+
+    What these settings leave unread would be refused, and is left out.
+    """
+    parser = _silent_parser()
+    for name in configuration.unread(changed(config, alternative.settings)):
+        parser.add_argument(f"--{name}")
+    arguments = parser.parse_known_args(arguments)[1]
     settings = (
         part for name, value in alternative.settings.items() for part in (f"--{name}", value)
     )
