@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
     """Parse, load, call; returns the exit code."""
     signal.signal(signal.SIGTERM, interrupts.raise_terminated)
     # Of what fails in the background orbax logs the traceback; the error comes in one line here.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     sharding.use_all_cores()
     return terminal.exit_code(run, arguments)
 

@@ -42,14 +42,12 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
         say(Console(stderr=True), f"error: {error}")
         return error.exit_code
     except BrokenPipeError:  # whoever read it has seen enough, as head does
-        _drop_output()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     except OSError as error:
         is_full = error.errno == errno.ENOSPC
-        if error.filename is None:
-            if not is_full:
-                raise
-            _drop_output()  # which may be what is full
+        if error.filename is None and not is_full:
+            raise
         advice = "free some space" if is_full else "choose another place, or give access to it"
         what = error.filename or "the output"
         say(Console(stderr=True), f"error: cannot use {what}: {one_line(error)}; {advice}")
@@ -67,11 +65,6 @@ def exit_code(program: Callable[[list[str], Console], int], arguments: list[str]
         return interrupts.INTERRUPTED
     except interrupts.Terminated:
         return interrupts.TERMINATED
-
-
-def _drop_output() -> None:
-    """Nothing is printed from now on, nor fails at the end of the program."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(console: Console, text: str) -> None:
