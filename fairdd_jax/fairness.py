@@ -47,6 +47,8 @@ Fairness = Literal[
 Mode = Callable[[PyTree, PyTree, Distance, jax.Array, jax.Array], jax.Array]
 # Of every group: of (shares, present).
 Weights = Callable[[jax.Array, jax.Array], jax.Array]
+# One number: of (the distance of every group, shares, present).
+Total = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def _of_mean(weights: Weights) -> Mode:
@@ -66,12 +68,8 @@ def _of_mean(weights: Weights) -> Mode:
     return mode
 
 
-def _terms(centres: PyTree, synthetic: PyTree, distance: Distance) -> jax.Array:
-    return jax.vmap(distance, in_axes=(0, None))(centres, synthetic)
-
-
-def _weighted(weights: Weights) -> Mode:
-    """The mode that adds the groups' terms with weights."""
+def _of_terms(total: Total) -> Mode:
+    """The mode that makes one number of the groups' terms."""
 
     def mode(
         centres: PyTree,
@@ -80,11 +78,20 @@ def _weighted(weights: Weights) -> Mode:
         shares: jax.Array,
         present: jax.Array,
     ) -> jax.Array:
-        terms = _terms(centres, synthetic, distance)
+        terms = jax.vmap(distance, in_axes=(0, None))(centres, synthetic)
+        return total(terms, shares, present)
+
+    return mode
+
+
+def _weighted(weights: Weights) -> Total:
+    """The sum with weights."""
+
+    def total(terms: jax.Array, shares: jax.Array, present: jax.Array) -> jax.Array:
         known = jnp.where(present > 0, shares, 1.0)
         return jnp.sum(jnp.where(present > 0, weights(known, present) * terms, 0.0))
 
-    return mode
+    return total
 
 
 def _power(exponent: float) -> Weights:
@@ -92,22 +99,19 @@ def _power(exponent: float) -> Weights:
     return lambda shares, present: present.sum() * normalised(present * shares**exponent)
 
 
-def _groupdro(
-    centres: PyTree, synthetic: PyTree, distance: Distance, shares: jax.Array, present: jax.Array
-) -> jax.Array:
-    terms = _terms(centres, synthetic, distance)
+def _largest(terms: jax.Array, shares: jax.Array, present: jax.Array) -> jax.Array:
     return jnp.where(present.any(), jnp.max(jnp.where(present > 0, terms, -jnp.inf)), 0.0)
 
 
 FAIRNESS: dict[Fairness, Mode] = {
     "vanilla": _of_mean(lambda shares, present: shares),
-    "fairdd": _weighted(lambda shares, present: present),
-    "fairdd_mean": _weighted(lambda shares, present: normalised(present)),
+    "fairdd": _of_terms(_weighted(lambda shares, present: present)),
+    "fairdd_mean": _of_terms(_weighted(lambda shares, present: normalised(present))),
     "cobra": _of_mean(lambda shares, present: normalised(present)),
-    "inverse_size": _weighted(_power(-1.0)),
-    "ldam": _weighted(_power(-0.25)),
-    "groupdro": _groupdro,
-    "df": _weighted(lambda shares, present: normalised(present) / shares),
+    "inverse_size": _of_terms(_weighted(_power(-1.0))),
+    "ldam": _of_terms(_weighted(_power(-0.25))),
+    "groupdro": _of_terms(_largest),
+    "df": _of_terms(_weighted(lambda shares, present: normalised(present) / shares)),
 }
 
 
