@@ -26,7 +26,9 @@ def run(arguments: list[str], console: Console) -> int:
     """Everything between the command line and the exit code."""
     parser = command_line.options_parser(__doc__)
     parser.add_argument("runs", nargs="*", metavar="RUN", help="output folder of a run")
-    parser.add_argument("--workdir", type=Path, default=Path("runs/comparison"), metavar="DIR")
+    parser.add_argument(
+        "--workdir", type=command_line.path, default=Path("runs/comparison"), metavar="DIR"
+    )
     options = command_line.parse(parser, arguments)
     if not options.runs:
         raise ConfigError("no run is named; pass the output folders of one or more")

@@ -18,6 +18,7 @@ from rich.console import Console
 from fairdd_jax import command_line, comparison, interrupts, models, rescoring, sharding, workdir
 from fairdd_jax import console as terminal
 from fairdd_jax.config import Config
+from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import load_distilled
 from fairdd_jax.errors import WorkdirError
 from fairdd_jax.schema import SURROUNDINGS, differences
@@ -47,26 +48,26 @@ def run(arguments: list[str], console: Console) -> int:
     if command is None or distilled is None:
         return 0
     config = command.config
-    folder = _folder(command, places[0])
-    workdir.prepare(folder)
+    dataset = terminal.load(command, console)
+    folder = workdir.prepare(_folder(command, places[0], dataset))
     with workdir.locked(folder):
-        dataset = terminal.load(command, console)
         this = rescoring.Rescoring(distilled, config, dataset)
         with terminal.progress_bar(console, "score the set", this.steps, "steps") as advance:
             for results in this.results(advance):  # what comes next may not fit in the memory
-                workdir.write_json(folder / SCORES, {"set": places[0]} | results)
+                workdir.write_json(folder / SCORES, {"set": _absolute(places[0])} | results)
     console.print(terminal.score_table(comparison.score_rows({"the set": results})))
     terminal.say(console, f"written to {folder}")
     return 0
 
 
-def _folder(command: command_line.Command, place: str) -> Path:
-    """The output folder; by default a new one for every set and all settings."""
+def _folder(command: command_line.Command, place: str, dataset: Dataset) -> Path:
+    """The output folder; by default a new one for every set, all settings and test images."""
     name = f"evaluate_{_name(place)}_{command.config.data.name}"
     names = (name if number == 1 else f"{name}_{number}" for number in count(1))
     for each in names:
         folder = command_line.output_folder(command, each)
-        there = _others(folder / SCORES, place, command.config)
+        with workdir.explained(folder):
+            there = _others(folder / SCORES, place, command.config, dataset)
         if not there:
             return folder
         if command.options.workdir:
@@ -74,15 +75,22 @@ def _folder(command: command_line.Command, place: str) -> Path:
     raise WorkdirError(f"{folder} holds scores of {there}; choose another --workdir")
 
 
-def _others(path: Path, place: str, config: Config) -> str:
-    """Whose scores are in a file, if they are those of another set or of other settings."""
-    if not path.exists():
+def _others(path: Path, place: str, config: Config, dataset: Dataset) -> str:
+    """Whose scores are in a file, if they are those of something else."""
+    there = workdir.read_json(path) if path.exists() else {}
+    if not there:
         return ""
-    there = workdir.read_json(path)
-    if Path(there["set"]).resolve() != Path(place).resolve():
-        return f"another set, {there['set']}"
+    if there.get("set") != _absolute(place):
+        return f"another set, {there.get('set')}"
+    if there.get("dataset", {}).get("fingerprint") != dataset.fingerprint:
+        return "other test images"
     # The number of images is that of the set.
-    return differences(there["config"], config, SURROUNDINGS | {"ipc"})
+    found = differences(there.get("config", {}), config, SURROUNDINGS | {"ipc"})
+    return found and f"other settings: {found}"
+
+
+def _absolute(place: str) -> str:
+    return str(Path(place).resolve())
 
 
 def _name(place: str) -> str:

@@ -8,7 +8,6 @@ that --data.target, --data.protected and --data.split_column name.
 """
 
 import sys
-from pathlib import Path
 
 from rich.console import Console
 
@@ -28,8 +27,7 @@ def run(arguments: list[str], console: Console) -> int:
     config, options = data.resolved(command.config.data), command.options
     if options.data_dir is None or options.workdir is None:
         raise ConfigError("say where the images are and where the copy goes: --data_dir, --workdir")
-    data_dir, to = (Path(place).expanduser() for place in (options.data_dir, options.workdir))
-    workdir.prepare(to)
+    data_dir, to = options.data_dir, workdir.prepare(options.workdir)
     if config.name == "images":
         columns = own.labelled_rows(config, data_dir).columns
         copy = tfds_prepare.prepare_files("images", data_dir, to=to, columns=columns)

@@ -88,7 +88,7 @@ class Job:
             if name not in may_differ
         )
 
-    def command(self, folder: Path, data_dir: str | None) -> list[str]:
+    def command(self, folder: Path, data_dir: Path | None) -> list[str]:
         """The call of run.py."""
         line = [sys.executable, str(HERE / "run.py"), "--config", self.preset]
         line += ["--recipe", self.recipe] if self.recipe else []
@@ -96,7 +96,7 @@ class Job:
         kept, so_far = folder / "config.json", (folder / CHECKPOINTS).exists()
         is_other = kept.exists() and not self.is_of(workdir.read_json(kept), so_far=so_far)
         line += ["--workdir", str(folder), "--resume", "never" if is_other else "auto"]
-        line += ["--data_dir", data_dir] if data_dir else []
+        line += ["--data_dir", str(data_dir)] if data_dir else []
         for field, value in self.settings.items():
             line += [f"--{field}", str(value)]
         return line
@@ -260,12 +260,15 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="NAME", help="these data sets, rows or runs alone"
     )
-    parser.add_argument("--data_dir", help="where the data files are")
+    parser.add_argument("--data_dir", type=command_line.path, help="where the data files are")
     parser.add_argument(
         "--list", action="store_true", help="draw what is there, say what is left, and stop"
     )
-    parser.add_argument("--workdir", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="what is kept of them")
+    for name, default, text in (
+        ("workdir", Path("runs"), "folder of the runs"),
+        ("results", RESULTS, "what is kept of them"),
+    ):
+        parser.add_argument(f"--{name}", type=command_line.path, default=default, help=text)
     return command_line.parse(parser, arguments)
 
 

@@ -104,7 +104,7 @@ def _dry_run(
     ):
         terminal.say(console, line)
     if options.dry_run:
-        workdir.write_json(Path(options.dry_run), estimate_console.as_dict(found))
+        workdir.write_json(command_line.path(options.dry_run), estimate_console.as_dict(found))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -71,15 +72,25 @@ def output_folder(command: Command, default: str) -> Path:
       ConfigError: it lies among images whose folders are their labels, and would be a class.
     """
     options, data_config = command.options, command.config.data
-    folder = Path(options.workdir or f"runs/{default}").expanduser()
-    if data_config.name == "images" and not data_config.table and options.data_dir:
-        images = Path(options.data_dir).expanduser()
-        if folder.resolve().is_relative_to(images.resolve()):
-            raise ConfigError(
-                f"the output folder {folder} lies in {images}, where folders are classes; choose a "
-                "--workdir outside"
-            )
+    folder: Path = options.workdir or Path("runs", default)
+    are_labels = data_config.name == "images" and not data_config.table and options.data_dir
+    if are_labels and folder.resolve().is_relative_to(options.data_dir.resolve()):
+        raise ConfigError(
+            f"the output folder {folder} lies in {options.data_dir}, where folders are classes; "
+            "choose a --workdir outside"
+        )
     return folder
+
+
+def path(text: str) -> Path:
+    """The type of an option that names a folder or a file; ~ is the home.
+
+    >>> path("~/runs") == Path.home() / "runs"
+    True
+    """
+    if not text:  # as an unset variable of the shell gives it
+        raise argparse.ArgumentTypeError("it is empty; name a place, or leave the option out")
+    return Path(os.path.expanduser(text))
 
 
 def options_parser(description: str | None = None) -> argparse.ArgumentParser:
@@ -136,9 +147,12 @@ def _add_options(parser: argparse.ArgumentParser, *, is_run: bool = True) -> Non
         "--recipe", help="official or cobra: every value of that program; mosaic: ours"
     )
     group.add_argument("--quick", action="store_true", help="the same code path in seconds")
-    group.add_argument("--workdir", metavar="DIR", help="output folder; by default below runs/")
-    group.add_argument("--data_dir", metavar="DIR", help="where the data files are")
-    group.add_argument("--cache_dir", metavar="DIR", help="where decoded images are kept")
+    for name, text in (
+        ("workdir", "output folder; by default below runs/"),
+        ("data_dir", "where the data files are"),
+        ("cache_dir", "where decoded images are kept"),
+    ):
+        group.add_argument(f"--{name}", type=path, metavar="DIR", help=text)
     group.add_argument("--download", action="store_true", help="allow downloads")
     group.add_argument(
         "--tensorboard",
@@ -221,9 +235,6 @@ def read_command(
     for name in _OF_A_RUN:
         if f"--{name}" in typed and not is_run:
             raise ConfigError(f"--{name} is for experiments/run.py; leave it out")
-    for name in ("workdir", "data_dir", "cache_dir"):
-        if getattr(options, name) == "":  # as an unset variable of the shell gives it
-            raise ConfigError(f"--{name} is empty; name a folder, or leave it out")
     for name in ("checkpoint_every", "checkpoints"):
         if (value := getattr(options, name)) < 1:
             raise ConfigError(f"--{name} {value} is out of range; choose 1 or more")

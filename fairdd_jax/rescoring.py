@@ -101,6 +101,9 @@ class Rescoring:
 
         Yields:
           What results.json of a run says of its scores, after every network and baseline.
+
+        Raises:
+          NonFiniteLossError: a network diverged.
         """
         scoring, archs = self._scoring, self._scoring.archs()
         scores: dict[str, list[Results]] = {"evaluations": [], "evaluations_uint8": []}
@@ -108,8 +111,9 @@ class Rescoring:
 
         def so_far() -> Results:
             is_scored = len(scores["evaluations"]) == len(archs)
-            return scores | {
-                "baselines": baselines,
+            return {
+                **{kind: list(found) for kind, found in scores.items()},
+                "baselines": dict(baselines),
                 "complete": is_scored and len(baselines) == len(self._baselines),
                 "config": dataclasses.asdict(self.config),
                 "dataset": outputs.described(scoring.dataset),

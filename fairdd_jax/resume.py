@@ -231,8 +231,8 @@ def refuse_overwriting(folder: Path, config: Config, *, resume: bool = False) ->
       WorkdirError: the folder has the results of a finished run with other settings, or checkpoints
         of one that is not to be gone on with, because it was stopped or had fewer steps.
     """
-    results = saved_results(folder)
-    updates = steps_in(folder / FOLDER)
+    with workdir.explained(folder):
+        results, updates = saved_results(folder), steps_in(folder / FOLDER)
     if results.get("complete"):
         longer = grown(results["config"], config) if updates else frozenset()
         others = differences(results["config"], config, SURROUNDINGS | longer)

@@ -1,5 +1,6 @@
 """One run: its images, its scores and its files."""
 
+import contextlib
 import dataclasses
 import statistics
 import time
@@ -16,7 +17,7 @@ from fairdd_jax import environment, outputs, report, seeds
 from fairdd_jax.config import Config
 from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import DistilledSet
-from fairdd_jax.errors import ConfigError
+from fairdd_jax.errors import ConfigError, NonFiniteLossError
 from fairdd_jax.formation import check_factor
 from fairdd_jax.grouping import GroupsConfig, random_features, regroup
 from fairdd_jax.interrupts import Hold, Terminated
@@ -177,11 +178,12 @@ class Run:
             on_progress(progress)
 
     def _evaluate_on_the_way(self, update: int) -> None:
-        """Evaluate if it is time and has not been done."""
+        """Evaluate if it is time and has not been done; a network that diverges has no score."""
         stride = self.config.evaluate.every * self.config.outer_loops
         due = stride and update and update % stride == 0 and update < self.config.updates
         if due:
-            self.evaluate_rest()
+            with contextlib.suppress(NonFiniteLossError):
+                self.evaluate_rest()
 
     @property
     def complete(self) -> bool:
@@ -209,6 +211,9 @@ class Run:
         Args:
           on_steps: told how many optimiser steps were just taken.
           on_scored: called after every architecture.
+
+        Raises:
+          NonFiniteLossError: a network diverged.
         """
         for arch in self.unscored():
             for kind in (self.evaluations, self.evaluations_uint8):
@@ -237,6 +242,7 @@ class Run:
 
         Raises:
           ConfigError: an unknown architecture, or a number out of range.
+          NonFiniteLossError: a network diverged.
         """
         config = self.config.evaluate
         networks = config.networks if networks is None else networks
@@ -279,6 +285,7 @@ class Run:
 
         Raises:
           ConfigError: an unknown name.
+          NonFiniteLossError: a network diverged.
         """
         self.baselines[name] = self.scoring.baseline(name, on_steps)
         return self.baselines[name]

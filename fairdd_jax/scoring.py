@@ -66,7 +66,11 @@ class Scoring:
         epochs: int,
         on_steps: OnSteps = _ignore,
     ) -> Evaluation:
-        """Score images ``[C, I, H, W, channels]`` whose groups ``[C, I]`` are known, or None."""
+        """Score images ``[C, I, H, W, channels]`` whose groups ``[C, I]`` are known, or None.
+
+        Raises:
+          NonFiniteLossError: a network diverged.
+        """
         x, labels = labelled(images)
         return self.score(
             arch,
@@ -89,7 +93,11 @@ class Scoring:
         epochs: int,
         on_steps: OnSteps = _ignore,
     ) -> Evaluation:
-        """Score normalised images ``[N, H, W, channels]`` with labels ``[N]``, groups if known."""
+        """Score normalised images ``[N, H, W, channels]`` with labels ``[N]``, groups if known.
+
+        Raises:
+          NonFiniteLossError: a network diverged.
+        """
         of_set = schedule.synthetic_schedule(self.config, len(images), epochs)
         return self._score(arch, images, labels, groups, of_set, networks, on_steps)
 
@@ -103,6 +111,7 @@ class Scoring:
 
         Raises:
           ConfigError: an unknown name.
+          NonFiniteLossError: a network diverged.
         """
         config = self.config.evaluate
         arch = self.archs()[0]

@@ -496,9 +496,9 @@ DEMO = ["--data.name", "demo"]
         (2, "fraction in [0, 1]", ["--config", "demo", "--data.bias_ratio", "9"]),
         (3, "mnist not found", ["--config", "cmnist_fg_dm"]),
         (4, "cannot write", ["--config", "demo", "--workdir", str(SCRIPT)]),
-        (2, "--workdir is empty", ["--config", "demo", "--workdir", ""]),
-        (2, "--data_dir is empty", ["--config", "images_dm", "--data_dir="]),
-        (2, "--cache_dir is empty", ["--config", "images_dm", "--cache_dir="]),
+        (2, "--workdir: it is empty; name", ["--config", "demo", "--workdir", ""]),
+        (2, "--data_dir: it is empty", ["--config", "images_dm", "--data_dir="]),
+        (2, "--cache_dir: it is empty", ["--config", "images_dm", "--cache_dir="]),
     ],
 )
 def test_mistakes_are_one_line(capsys, code, message, arguments):

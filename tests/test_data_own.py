@@ -290,8 +290,11 @@ def test_a_path_with_a_zero_byte_is_refused(tmp_path):
 def test_a_name_in_another_encoding_is_refused(tmp_path):
     """As an old archive leaves it: no page and no terminal can show it."""
     write_tree(tmp_path, {"cat/a": 1, "dog/b": 1})
-    os.rename(tmp_path / "cat", os.path.join(os.fsencode(tmp_path), b"caf\xe9"))
-    with refused(DataError, "the name caf\ufffd/.* is not in UTF-8; rename it"):
+    try:
+        os.rename(tmp_path / "cat", os.path.join(os.fsencode(tmp_path), b"caf\xe9"))
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    with refused(DataError, r"the name caf\?/a/0.png is no text in utf-8; rename it"):
         find(tmp_path)
 
 

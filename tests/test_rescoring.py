@@ -1,6 +1,7 @@
 """Scores of distilled sets from files: those of the run that made them, or a clear refusal."""
 
 import dataclasses
+import gzip
 import json
 import runpy
 import shutil
@@ -263,11 +264,15 @@ def test_scores_are_kept_when_the_next_network_takes_too_much(folder, monkeypatc
     assert not found["complete"]
 
 
-def test_scores_of_another_set_or_of_other_settings_stay(folder, tmp_path, capsys):
-    """By default every set and all settings have a folder; one that was named is left alone."""
+def test_scores_of_another_set_or_of_other_settings_stay(folder, tmp_path, capsys, monkeypatch):
+    """By default each has a folder of its own; one that was named is left alone."""
     other = shutil.copytree(folder, tmp_path / "other" / "run")
     head = ["--data_dir", str(HEAD)]
-    assert main([str(folder), *head]) == main([f"{folder}/", *head]) == 0
+    assert main([str(folder), *head]) == 0
+    with monkeypatch.context() as patch:
+        patch.chdir(folder.parent)
+        elsewhere = ["--workdir", str(tmp_path / "runs" / "evaluate_run_cmnist_fg")]
+        assert main([f"{folder.name}/", *head, *elsewhere]) == 0  # the same set
     assert main([str(other), *head]) == 0
     assert main([str(folder), *head, "--evaluate.epochs", "1"]) == 0
     paths = tmp_path.glob("runs/*/evaluation.json")
@@ -279,7 +284,28 @@ def test_scores_of_another_set_or_of_other_settings_stay(folder, tmp_path, capsy
     where = ["--workdir", f"runs/{first}"]
     refused(capsys, 4, f"holds scores of another set, {folder}", str(other), *head, *where)
     more = ["--evaluate.epochs", "1"]
-    refused(capsys, 4, "--evaluate.epochs 2 there, 1 here", str(folder), *head, *where, *more)
+    refused(
+        capsys,
+        4,
+        "holds scores of other settings: --evaluate.epochs 2 there, 1 here; choose",
+        str(folder),
+        *head,
+        *where,
+        *more,
+    )
+    reversed_labels = shutil.copytree(HEAD, tmp_path / "reversed")
+    with gzip.open(HEAD / "t10k-labels-idx1-ubyte.gz") as file:
+        content = file.read()
+    with gzip.open(reversed_labels / "t10k-labels-idx1-ubyte.gz", "wb") as file:
+        file.write(content[:8] + content[8:][::-1])
+    other_images = ["--data_dir", str(reversed_labels)]
+    refused(capsys, 4, "holds scores of other test images", str(folder), *other_images, *where)
+    scores = tmp_path / "runs" / first / "evaluation.json"
+    scores.write_text("{}")
+    assert main([str(folder), *head, *where]) == 0
+    capsys.readouterr()
+    scores.write_text("{")
+    refused(capsys, 3, f"{scores.relative_to(tmp_path)} is damaged", str(folder), *head, *where)
 
 
 def refused(capsys, code, message, *arguments):

@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from fairdd_jax import (
 from fairdd_jax import console as terminal
 from fairdd_jax.config import make
 from fairdd_jax.data import idx
+from fairdd_jax.errors import NonFiniteLossError
 from fairdd_jax.evaluate import Evaluation, Evaluator
 from fairdd_jax.metrics import fairness_report
 from fairdd_jax.run import Run
@@ -730,22 +732,34 @@ def test_other_errors_of_jax_are_our_own(capsys):
 def test_a_path_that_cannot_be_used_is_said_in_one_line(capsys):
     """Here one that is too long; a folder that may not be entered is another."""
     name = "x" * 300
-    assert script.main([*HEAD_RUN, "--workdir", name, "--dry_run"]) == 3
+    for last in ([], ["--dry_run"]):
+        message = "File name too long; choose another place"
+        assert "cannot write x" in refused(capsys, 4, message, *HEAD_RUN, "--workdir", name, *last)
+
+    def program(arguments, console):
+        load_distilled(name)
+
+    assert terminal.exit_code(program, []) == 3
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: cannot use ")
-    assert f"{name}/" in line
-    assert "File name too long; choose another place" in line
+    assert line.startswith(f"error: cannot use {name}: File name too long; choose another place")
 
 
 @pytest.mark.parametrize(
     ("output", "code", "error"),
     [
-        ("/dev/full", 4, "error: cannot use the output: No space left on device; free some space"),
+        pytest.param(
+            "/dev/full",
+            4,
+            "error: cannot use the output: No space left on device; free some space",
+            marks=pytest.mark.skipif(
+                not Path("/dev/full").is_char_device(), reason="there is no such device"
+            ),
+        ),
         ("&-", 0, ""),
     ],
 )
 def test_an_output_that_takes_nothing(output, code, error):
-    command = f"exec {sys.executable} {SCRIPT} --list >{output}"
+    command = f"exec {shlex.join([sys.executable, str(SCRIPT), '--list'])} >{output}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == error
     assert done.returncode == code
@@ -775,3 +789,33 @@ def test_4_a_checkpoint_that_cannot_be_written_in_the_background(tmp_path):
     assert done.stderr.count(f"error: cannot write {tmp_path / 'checkpoints'}: ") == 1
     assert "absl" not in done.stderr
     assert "exception was never retrieved" not in done.stderr
+
+
+def test_a_network_that_diverges_on_the_way_has_no_score(monkeypatch, tmp_path):
+    """And distilling goes on."""
+    evaluate = Evaluator.evaluate
+    times = []
+
+    def diverging(self, *args, **options):
+        times.append(None)
+        if len(times) == 1:
+            raise NonFiniteLossError("it diverged")
+        return evaluate(self, *args, **options)
+
+    monkeypatch.setattr(Evaluator, "evaluate", diverging)
+    folder = tmp_path / "run"
+    steps = ["--steps", "3", "--evaluate.every", "1", "--evaluate.baselines", "none"]
+    assert script.main([*HEAD_RUN, *steps, "--workdir", str(folder)]) == 0
+    found = json.loads((folder / "results.json").read_text())
+    assert [scores["step"] for scores in found["evaluations"]] == [2, 3]
+    assert found["complete"]
+
+
+def test_the_home_is_meant_by_its_sign(monkeypatch, tmp_path):
+    """Which shells leave after an equals sign; an unknown user's stays as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    arguments = [*HEAD_RUN, "--steps", "0", "--evaluate.baselines", "none"]
+    assert script.main([*arguments, "--workdir=~/mine"]) == 0
+    assert script.main([*arguments, "--workdir", "~nobody_of_that_name/mine"]) == 0
+    found = {path.parent.relative_to(tmp_path) for path in tmp_path.rglob("results.json")}
+    assert found == {Path("home/mine"), Path("~nobody_of_that_name/mine")}

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -167,7 +168,7 @@ def images_below(folder: Path) -> list[str]:
     """Names of all image files below a folder, sorted; links to folders are followed.
 
     Raises:
-      DataError: the folder, or one in it, cannot be listed, or a name is not in UTF-8.
+      DataError: the folder, or one in it, cannot be listed, or a name is no text.
     """
 
     def refuse(error: OSError) -> None:
@@ -184,8 +185,13 @@ def images_below(folder: Path) -> list[str]:
         found += [(Path(where) / file).relative_to(folder).as_posix() for file in files]
     names = sorted(name for name in found if is_image(name))
     for name in names:
-        if (shown := os.fsencode(name).decode(errors="replace")) != name:
-            raise DataError(f"{folder}: the name {shown} is not in UTF-8; rename it")
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = name.encode(errors="replace").decode()
+            raise DataError(
+                f"{folder}: the name {shown} is no text in {sys.getfilesystemencoding()}; rename it"
+            ) from None
     return names
 
 

@@ -1,6 +1,7 @@
 """Data sets by name."""
 
 import dataclasses
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -74,7 +75,7 @@ def load(
     if config.name not in SOURCES:
         raise unknown_name("data set", config.name, SOURCES)
     config, source = resolved(config), SOURCES[config.name]
-    folder = None if data_dir is None else Path(data_dir).expanduser()
+    folder = None if data_dir is None else Path(os.path.expanduser(data_dir))
     try:
         found = source.find(config, folder, download)
     except OSError as error:
@@ -83,7 +84,7 @@ def load(
         return _chosen(found, source, config)
     return cache.load(
         _chosen(found, source, config),
-        folder=Path(cache_dir).expanduser() if cache_dir else cache.default_folder(),
+        folder=Path(os.path.expanduser(cache_dir)) if cache_dir else cache.default_folder(),
         leave_out_damaged=config.damaged == "leave_out",
         on_decoded=on_decoded,
     )
