@@ -289,8 +289,8 @@ class Evaluator:
         if diverged := int((predicted < 0).any(-1).sum()):
             raise NonFiniteLossError(
                 f"{diverged} of {len(predicted)} networks {self.arch} diverged while they were "
-                "trained for their scores; score the images that are saved by evaluate.py with a "
-                f"smaller --evaluate.lr than {self.config.lr}"
+                "trained for their scores; let evaluate.py score the saved images with a smaller "
+                f"--evaluate.lr than {self.config.lr}"
             )
         return tuple(
             fairness_report(

@@ -84,14 +84,14 @@ def _of_terms(total: Total) -> Mode:
     return mode
 
 
-def _weighted(weights: Weights) -> Total:
-    """The sum with weights."""
+def _weighted(weights: Weights) -> Mode:
+    """The mode that adds the groups' terms with weights."""
 
     def total(terms: jax.Array, shares: jax.Array, present: jax.Array) -> jax.Array:
         known = jnp.where(present > 0, shares, 1.0)
         return jnp.sum(jnp.where(present > 0, weights(known, present) * terms, 0.0))
 
-    return total
+    return _of_terms(total)
 
 
 def _power(exponent: float) -> Weights:
@@ -105,13 +105,13 @@ def _largest(terms: jax.Array, shares: jax.Array, present: jax.Array) -> jax.Arr
 
 FAIRNESS: dict[Fairness, Mode] = {
     "vanilla": _of_mean(lambda shares, present: shares),
-    "fairdd": _of_terms(_weighted(lambda shares, present: present)),
-    "fairdd_mean": _of_terms(_weighted(lambda shares, present: normalised(present))),
+    "fairdd": _weighted(lambda shares, present: present),
+    "fairdd_mean": _weighted(lambda shares, present: normalised(present)),
     "cobra": _of_mean(lambda shares, present: normalised(present)),
-    "inverse_size": _of_terms(_weighted(_power(-1.0))),
-    "ldam": _of_terms(_weighted(_power(-0.25))),
+    "inverse_size": _weighted(_power(-1.0)),
+    "ldam": _weighted(_power(-0.25)),
     "groupdro": _of_terms(_largest),
-    "df": _of_terms(_weighted(lambda shares, present: normalised(present) / shares)),
+    "df": _weighted(lambda shares, present: normalised(present) / shares),
 }
 
 

@@ -98,7 +98,7 @@ def test_one_channel_is_padded_to_32(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *(("LeNet", size) for size in range(1, 9)),
+        ("LeNet", 8),
         ("AlexNet", 7),
         ("VGG11", 31),
         ("ResNet18BN", 24),
@@ -108,8 +108,14 @@ def test_one_channel_is_padded_to_32(name: str) -> None:
 def test_too_small_images_are_refused(name: str, size: int) -> None:
     with pytest.raises(ConfigError, match=f"{name} cannot take images of {size}x{size} pixels"):
         create(name, num_classes=2, image_shape=(size, size, 3))
-    larger = create(name, num_classes=2, image_shape=(size + 16, size + 16, 3))
+    larger = create(name, num_classes=2, image_shape=(size + 8, size + 8, 3))
     assert larger.num_classes == 2
+
+
+@pytest.mark.parametrize("size", range(1, 8))
+def test_images_smaller_than_a_window_are_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match=f"LeNet cannot take images of {size}x{size} pixels"):
+        create("LeNet", num_classes=2, image_shape=(size, size, 3))
 
 
 @pytest.mark.parametrize(
