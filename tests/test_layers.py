@@ -97,7 +97,9 @@ def test_instance_norm_matches_flax():
     """Whose derivatives come from automatic differentiation; on larger odd sizes."""
     x = operands(3, 17, 29, 5, offset=0.7)
     ours, theirs = (derivatives(norm)(*x) for norm in (instance_norm, flax_norm))
-    for order, tolerance in enumerate((FIRST_ORDER, FIRST_ORDER, SECOND_ORDER)):
+    # Against doubles either rounds by up to 1e-4, most on CPUs that add few numbers at a time.
+    second_order = {"atol": 1e-9, "rtol": 3e-4}
+    for order, tolerance in enumerate((FIRST_ORDER, FIRST_ORDER, second_order)):
         pairs = zip(jax.tree.leaves(ours[order]), jax.tree.leaves(theirs[order]), strict=True)
         for mine, reference in pairs:
             assert_close(mine, reference, **tolerance)
