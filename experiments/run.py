@@ -3,10 +3,12 @@
 python experiments/run.py --config cmnist_fg_dm --data_dir DATA [--ipc 10] [--any.field VALUE ...]
 """
 
+import inspect
 import logging
 import signal
 import sys
 import time
+import warnings
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,6 @@ from fairdd_jax.session import distil_and_score
 def main(arguments: list[str]) -> int:
     """Parse, load, call; returns the exit code."""
     signal.signal(signal.SIGTERM, interrupts.raise_terminated)
-    # Of what fails in the background orbax logs the traceback; the error comes in one line here.
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     sharding.use_all_cores()
     return terminal.exit_code(run, arguments)
 
@@ -163,5 +162,19 @@ def _refuse_other_images(configs: dict[Path, Config], dataset: Dataset, resume: 
         refuse_other_images(folder, dataset)
 
 
+def _mute_orbax() -> None:
+    """Of what fails in orbax's coroutines, the error comes in one line here; it adds tracebacks."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+
+    def show(unraisable: "sys.UnraisableHookArgs") -> None:
+        if not inspect.iscoroutine(unraisable.object):
+            sys.__unraisablehook__(unraisable)
+
+    sys.unraisablehook = show
+
+
 if __name__ == "__main__":
+    _mute_orbax()
     sys.exit(main(sys.argv[1:]))

@@ -791,6 +791,36 @@ def test_4_a_checkpoint_that_cannot_be_written_in_the_background(tmp_path):
     assert "exception was never retrieved" not in done.stderr
 
 
+@pytest.mark.slow
+def test_what_orbax_gives_up_in_the_background_is_not_shown():
+    """Coroutines that fail as they end, as of a damaged checkpoint; of other objects it is."""
+    program = """
+import gc, run
+async def given_up():
+    try:
+        await Never()
+    finally:
+        raise ValueError("of a coroutine")
+class Never:
+    def __await__(self):
+        yield
+class Other:
+    def __del__(self):
+        raise ValueError("of another object")
+run._mute_orbax()
+started = given_up()
+started.send(None)
+unstarted = given_up()
+del started, unstarted
+Other()
+"""
+    command = [sys.executable, "-c", program]
+    environment = os.environ | {"PYTHONPATH": str(SCRIPT.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert "of another object" in done.stderr
+    assert "coroutine" not in done.stderr
+
+
 def test_a_network_that_diverges_on_the_way_has_no_score(monkeypatch, tmp_path):
     """And distilling goes on."""
     evaluate = Evaluator.evaluate
