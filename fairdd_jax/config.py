@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import re
 from argparse import ArgumentError
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -30,6 +31,7 @@ __all__ = [
     "parser",
     "resolve",
     "unread",
+    "without_paths",
 ]
 
 
@@ -98,3 +100,10 @@ def _explained(error: ArgumentError, fields: ArgumentParser) -> ConfigError:
             f"--{typed[1]} must be {valid}, got {got}; see --help for every field with its type"
         )
     return ConfigError(text)
+
+
+def without_paths(config: Config) -> dict[str, Any]:
+    """The configuration with the table of own images by its name, wherever it lies."""
+    table = config.data.table
+    named = dataclasses.replace(config.data, table=table and Path(table).name)
+    return dataclasses.asdict(dataclasses.replace(config, data=named))

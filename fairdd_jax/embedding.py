@@ -21,17 +21,17 @@ class Embedding:
     Args:
       network: a module of `fairdd_jax.models`.
       dataset: image shape and normalisation.
-      chunk: images that pass through the network at once, on every device.
+      chunk: images that pass through the network at once, on every device, at most.
       dtype: type of the arithmetic in the network, see `fairdd_jax.models.apply`.
     """
 
     def __init__(self, network: nn.Module, dataset: Dataset, *, chunk: int, dtype: str = "float32"):
         self.network = network
         self.dataset = dataset
-        self.chunk = chunk
+        self.chunk = min(chunk, _BLOCK)
         self.dtype = dtype
         self.mesh = local_mesh()
-        stride = chunk * self.mesh.size
+        stride = self.chunk * self.mesh.size
         self.size = -(-_BLOCK // stride) * stride
         self._of_block = jax.jit(shard_map(self._of_device, self.mesh, (REPLICATED, SPLIT), SPLIT))
 

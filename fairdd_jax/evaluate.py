@@ -30,6 +30,7 @@ _DROP = 0.1
 # Optimiser steps of all networks per compiled call: short enough for a progress bar and an
 # interrupt.
 _STEPS_PER_CALL = {"cpu": 10, "accelerator": 1000}
+_BLOCK_BYTES = 64 * 2**20  # of test images per compiled call
 
 
 @dataclass(frozen=True)
@@ -256,13 +257,22 @@ class Evaluator:
 
         It is -1 where the logits are not finite, and no class is the likeliest.
         """
-        padding = -len(images) % (self.trainer.chunk * self.mesh.shape[DATA])
-        padded = place(np.pad(images, ((0, padding), (0, 0), (0, 0), (0, 0))), self.mesh)
-        return fetch(self._predict(variables, padded))[:, : len(images)]
+        devices = self.mesh.shape[DATA]
+        chunk = min(self.trainer.chunk, -(-len(images) // devices))
+        # A block at a time, since a memory map may be larger than the memory.
+        stride = chunk * devices
+        most = max(1, _BLOCK_BYTES // (stride * images[0].nbytes))
+        size = stride * min(most, -(-len(images) // stride))
+        parts = []
+        for start in range(0, len(images), size):
+            block = images[start : start + size]
+            padded = np.pad(block, [(0, size - len(block))] + [(0, 0)] * 3)
+            chunks = place(padded.reshape(-1, chunk, *images.shape[1:]), self.mesh)
+            parts.append(fetch(self._predict(variables, chunks))[:, : len(block)])
+        return np.concatenate(parts, axis=1)
 
-    def _predict_networks(self, variables: PyTree, images: jax.Array) -> jax.Array:
-        images = own_part(images, self.mesh.shape[DATA], DATA)
-        chunks = images.reshape(-1, self.trainer.chunk, *images.shape[1:])
+    def _predict_networks(self, variables: PyTree, chunks: jax.Array) -> jax.Array:
+        chunks = own_part(chunks, self.mesh.shape[DATA], DATA)
 
         def of_network(variables: PyTree) -> jax.Array:
             def of_chunk(pixels: jax.Array) -> jax.Array:

@@ -108,7 +108,7 @@ def _png(pixels: np.ndarray) -> bytes:
     """An image ``[H, W, 1]`` or ``[H, W, 3]`` as a file."""
     buffer = io.BytesIO()
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", compress_level=4)  # see `fairdd_jax.report.png_bytes`
     return buffer.getvalue()
 
 

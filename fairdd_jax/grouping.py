@@ -104,7 +104,7 @@ def regroup(dataset: Dataset, config: GroupsConfig, *, features: Features, seed:
       config: what to tell.
       features: maps uint8 images ``[n, H, W, C]`` to float features ``[n, D]``, each image by
         itself; see `random_features`. Called with at most 5000 images at once, and not at all if
-        none are clustered or compared.
+        the groups are given and none is missing.
       seed: decides which labels are wrong or unknown, the sample and the first centres.
 
     Returns:

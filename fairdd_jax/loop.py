@@ -12,7 +12,7 @@ import numpy as np
 from jax.stages import Compiled
 
 from fairdd_jax import stream
-from fairdd_jax.config import Config
+from fairdd_jax.config import Config, unread
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import GroupIndex
 from fairdd_jax.environment import on_cpu
@@ -144,7 +144,8 @@ def run_updates(
     compile_block(lengths[0])
     compiled = last = time.perf_counter()
     C = dataset.num_classes
-    images_per_update = C * (step.draws.sampler.batch_size + config.ipc)
+    synthetic = min(config.batch_syn or config.decoded_ipc, config.decoded_ipc)
+    images_per_update = C * (step.draws.sampler.batch_size + synthetic)
     for line in lines:
         begin, is_stopped = done, False
         if begin == line.first:
@@ -163,9 +164,12 @@ def run_updates(
         mean = float(total) / ((done - line.first) * C)
         current = np.array(fetch(state.result)[:C])  # a copy: the state is donated
         if not (np.isfinite(mean) and np.isfinite(current).all()):
+            smaller = f"--lr_img than {config.lr_img}"
+            if "lr_net" not in unread(config):
+                smaller += f", or --lr_net than {config.lr_net}"
             raise NonFiniteLossError(
                 f"the matching loss ({mean}) or the images became infinite or NaN between updates "
-                f"{line.first} and {done}; try a smaller --lr_img than {config.lr_img}"
+                f"{line.first} and {done}; try a smaller {smaller}"
             )
         is_line = done == line.first + line.updates
         now = time.perf_counter()

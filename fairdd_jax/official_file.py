@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fairdd_jax import environment
-from fairdd_jax.config import Config
+from fairdd_jax.config import Config, without_paths
 from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.errors import ConfigError, DataError
@@ -79,7 +79,9 @@ def read(path: Path) -> list[Saved]:
             "labels], tensors [N, C, H, W] of finite floats and [N] of integers"
         )
     return [
-        Saved(images.permute(0, 2, 3, 1).float().contiguous().numpy(), labels.numpy(), of_idc)
+        Saved(
+            images.detach().permute(0, 2, 3, 1).float().contiguous().numpy(), labels.numpy(), of_idc
+        )
         for images, labels in pairs
     ]
 
@@ -166,7 +168,7 @@ def convert(saved: Saved, config: Config, dataset: Dataset) -> DistilledSet:
         dataset.std,
         dataset.classes,
         {
-            "config": dataclasses.asdict(config),
+            "config": without_paths(config),
             "dataset": dataset.name,
             "versions": environment.versions(),
         },

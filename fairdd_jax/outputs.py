@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from fairdd_jax import comparison, environment, hosts, report, workdir
-from fairdd_jax.config import Config
+from fairdd_jax.config import without_paths
 from fairdd_jax.data import Dataset
 from fairdd_jax.distilled import DistilledSet
 from fairdd_jax.report import Analysis, Record
@@ -30,20 +30,13 @@ def distilled(run: "Run") -> DistilledSet:
         class_names=run.dataset.classes,
         coded=run.images if run.config.factor > 1 else None,
         meta={
-            "config": _without_paths(run.config),
+            "config": without_paths(run.config),
             "dataset": run.dataset.name,
             "step": run.step,
             "versions": environment.versions(),
             "evaluations": run.evaluations,
         },
     )
-
-
-def _without_paths(config: Config) -> dict[str, Any]:
-    """The configuration with the table of own images by its name, wherever it lies."""
-    table = config.data.table
-    named = dataclasses.replace(config.data, table=table and Path(table).name)
-    return dataclasses.asdict(dataclasses.replace(config, data=named))
 
 
 def results(run: "Run") -> dict[str, Any]:
@@ -99,7 +92,7 @@ def save_config(run: "Run", folder: Path) -> None:
 
 
 def save_state(run: "Run", folder: Path) -> None:
-    """Write what is known now: config.json, metrics.jsonl, distilled.npz, a picture, results.json.
+    """Write what is known now: config.json, metrics.jsonl, distilled.npz, results.json, a picture.
 
     Raises:
       WorkdirError: it cannot be written.
@@ -108,10 +101,10 @@ def save_state(run: "Run", folder: Path) -> None:
     save_config(run, folder)
     workdir.write_lines(folder / "metrics.jsonl", run.log)
     run.distilled().save(folder / "distilled.npz")
-    pixels = run.dataset.to_pixels(run.images)
-    picture = report.png_bytes(report.grid(pixels))
-    workdir.write_atomically(folder / "images" / f"step_{run.step:06d}.png", picture)
     workdir.write_json(folder / "results.json", run.results())
+    # Last, for of many classes it takes seconds, which a run that is terminated may not have.
+    picture = report.png_bytes(report.grid(run.dataset.to_pixels(run.images)))
+    workdir.write_atomically(folder / "images" / f"step_{run.step:06d}.png", picture)
 
 
 def save(run: "Run", folder: Path) -> None:

@@ -19,7 +19,7 @@ from fairdd_jax.clusters import kmeans
 from fairdd_jax.data import Dataset
 from fairdd_jax.data.sampling import GroupIndex
 from fairdd_jax.embedding import Embedding
-from fairdd_jax.errors import ConfigError
+from fairdd_jax.errors import ConfigError, NonFiniteLossError
 from fairdd_jax.sharding import place
 from fairdd_jax.step import State, Step
 from fairdd_jax.training_set import TrainingSet
@@ -85,7 +85,13 @@ class Representatives:
             # asked for.
             pixels = self.dataset.train.images[np.concatenate(pools)]
             ends = np.cumsum([len(members) for members in pools])[:-1]
-            features = np.split(self._embedding(variables, pixels), ends)
+            embedded = self._embedding(variables, pixels)
+            if not np.isfinite(embedded).all():
+                raise NonFiniteLossError(
+                    "the network that is matched with gives infinite or NaN features; try a "
+                    f"smaller --lr_net than {self.step.config.lr_net}"
+                )
+            features = np.split(embedded, ends)
             images = np.concatenate(
                 [_nearest(*pool, wanted, rng) for pool in zip(pools, features, strict=True)]
             )

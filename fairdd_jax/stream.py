@@ -93,16 +93,16 @@ def read_rows(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
     >>> read_rows(np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1), np.array([2, 0])).tolist()
     [[8, 9, 10, 11], [0, 1, 2, 3]]
     """
-    flat = images.reshape(len(images), -1)
+    size = math.prod(images.shape[1:])
     mapped = _mapped(images)
-    if mapped is None:
-        return flat[positions]
-    rows = aligned_empty((len(positions), flat.shape[1]), np.uint8)
+    if mapped is None:  # chosen first: of an array with gaps, reshaping would copy the whole
+        return images[positions].reshape(len(positions), size)
+    rows = aligned_empty((len(positions), size), np.uint8)
     start = images.ctypes.data - mapped.ctypes.data + mapped.offset
     with open(str(mapped.filename), "rb", buffering=0) as file:
         for row in np.argsort(positions, kind="stable"):
-            file.seek(start + int(positions[row]) * flat.shape[1])
-            if file.readinto(rows[row]) != flat.shape[1]:
+            file.seek(start + int(positions[row]) * size)
+            if file.readinto(rows[row]) != size:
                 raise OSError(f"{mapped.filename} has been cut while it was read")
     return rows
 

@@ -1,6 +1,7 @@
 """Scoring: the schedule, training and predicting, and the summary of several networks."""
 
 import json
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -112,8 +113,8 @@ def test_a_separable_set_is_learnt(evaluator, dataset):
     assert sum(advanced) == 2 * schedule.total
 
 
-def test_prediction_is_that_of_the_network(evaluator, dataset):
-    """Also where the images do not fill the last chunk."""
+def test_prediction_is_that_of_the_network(evaluator, dataset, monkeypatch):
+    """Also where the images do not fill the last chunk, or make several blocks."""
     variables = trained(evaluator)
     images = dataset.test.images
     assert len(images) % CHUNK
@@ -124,6 +125,8 @@ def test_prediction_is_that_of_the_network(evaluator, dataset):
     assert 0 < expected.sum() < len(images)
     np.testing.assert_array_equal(evaluator.predict(variables, images), expected[None])
     np.testing.assert_array_equal(evaluator.predict(variables, np.asarray(inputs)), expected[None])
+    monkeypatch.setattr(evaluate, "_BLOCK_BYTES", 2 * CHUNK * images[0].nbytes)
+    np.testing.assert_array_equal(evaluator.predict(variables, images), expected[None])
     (report,) = evaluator.test(variables, 1)
     assert report.accuracy == pytest.approx((expected == dataset.test.labels).mean())
     cell = (dataset.test.labels == 1) & (dataset.test.groups == 0)
@@ -256,6 +259,25 @@ def test_empty_cells_may_count_as_officially(dataset):
     assert gaps["official"] == (1.0, 0.0)
     assert gaps["skip"][0] == 0.0
     assert np.isnan(gaps["skip"][1])
+
+
+def test_blocks_are_bounded_and_no_larger_than_the_set(evaluator, dataset, monkeypatch):
+    variables, images = trained(evaluator), dataset.test.images
+    shapes = []
+
+    def predict(variables, chunks):
+        shapes.append(chunks.shape[:2])
+        return jax.numpy.zeros((1, chunks.shape[0] * chunks.shape[1]), int)
+
+    monkeypatch.setattr(evaluator, "_predict", predict)
+    monkeypatch.setattr(evaluate, "_BLOCK_BYTES", 2 * CHUNK * images[0].nbytes)
+    assert evaluator.predict(variables, images).shape == (1, len(images))
+    assert len(images) > 2 * CHUNK
+    assert set(shapes) == {(2, CHUNK)}
+    shapes.clear()
+    monkeypatch.setattr(evaluator, "trainer", replace(evaluator.trainer, chunk=10**6))
+    evaluator.predict(variables, images[:7])
+    assert shapes == [(1, 7)]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

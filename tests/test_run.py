@@ -587,6 +587,27 @@ def test_5_a_network_that_diverges(capsys, tmp_path):
     assert json.loads((folder / "results.json").read_text())["evaluations"] == []
 
 
+def test_5_a_matched_network_that_diverges(capsys, tmp_path):
+    """Its features, which are clustered, are not numbers before a loss is."""
+    folder = tmp_path / "run"
+    run = ["--config", "cmnist_fg_dream", "--data_dir", str(HEAD), *SMALL]
+    run += ["--outer_loops", "6", "--init", "noise"]
+    arguments = [*run, "--representatives", "2", "--log_every", "50", "--lr_net", "1e20"]
+    refused(capsys, 5, "smaller --lr_net than 1e+20", *arguments, "--workdir", str(folder))
+    assert load_distilled(folder).images.ndim == 4
+    arguments = [*run, "--lr_net", "1e20", "--workdir", str(folder)]
+    refused(capsys, 5, ", or --lr_net than 1e+20", *arguments, "--resume", "never")
+
+
+def test_scores_are_there_when_a_picture_cannot_be_made(capsys, tmp_path, monkeypatch):
+    def grid(pixels):
+        raise MemoryError
+
+    monkeypatch.setattr("fairdd_jax.report.grid", grid)
+    assert script.main([*HEAD_RUN, "--workdir", str(tmp_path / "run")]) == 6
+    assert (tmp_path / "run" / "results.json").exists()
+
+
 def test_6_scores_are_kept_when_the_next_network_takes_too_much(tmp_path, monkeypatch):
     """Also of a program that the system kills."""
     folder, seen = tmp_path / "run", []

@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+import tracemalloc
 
 import jax
 import numpy as np
@@ -96,6 +97,20 @@ def test_a_part_of_a_map_starts_where_it_starts(on_disk):
     images = on_disk.train.images[7:]
     expected = np.array(images)[[2, 0]].reshape(2, -1)
     np.testing.assert_array_equal(stream.read_rows(images, np.array([2, 0])), expected)
+
+
+def test_rows_of_an_array_with_gaps_do_not_copy_the_whole(tmp_path):
+    """As channels of a file that stand first are moved last."""
+    np.save(tmp_path / "images.npy", np.arange(1000 * 3 * 64, dtype=np.uint8).reshape(1000, 3, 64))
+    images = np.load(tmp_path / "images.npy", mmap_mode="r").reshape(1000, 3, 8, 8)
+    images = images.transpose(0, 2, 3, 1)
+    expected = np.array(images)[[5, 2]].reshape(2, -1)
+    tracemalloc.start()
+    rows = stream.read_rows(images, np.array([5, 2]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(rows, expected)
+    assert peak < images.nbytes / 4
 
 
 def test_a_private_copy_is_not_read_through_its_file(tmp_path):

@@ -58,7 +58,7 @@ def side_by_side(panels: dict[str, Image.Image]) -> Image.Image:
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """The picture as a PNG file."""
+    """The picture as a PNG file; to compress it better takes ten times as long for 4 to 8 %."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", compress_level=4)
     return buffer.getvalue()
