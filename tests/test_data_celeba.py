@@ -195,9 +195,9 @@ def test_the_balanced_variant_trains_on_as_many_of_every_cell(original, tmp_path
         ),
         ({"protected": "male,neckty"}, "unknown protected attribute 'neckty'; Valid: 5_o_clock"),
         ({"protected": "wearing_neckti"}, "did you mean 'wearing_necktie'"),
-        ({"protected": "male,Male"}, "'male' comes twice"),
-        ({"target": "male"}, "'male' is both target and protected"),
-        ({"target": "young,male", "protected": "male,smiling"}, "'male' is both"),
+        ({"protected": "male,Male"}, "'Male' comes twice"),
+        ({"target": "male"}, "'Male' is both target and protected"),
+        ({"target": "young,male", "protected": "male,smiling"}, "'Male' is both"),
         ({"protected": "male,"}, "unknown protected attribute ''"),
     ],
 )

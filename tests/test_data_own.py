@@ -356,6 +356,14 @@ def test_unknown_columns_are_refused_with_the_nearest(tmp_path, options, message
         from_csv(tmp_path, **options)
 
 
+def test_columns_whose_names_differ_in_case_alone(tmp_path):
+    table(tmp_path, header="path,Age,age")
+    listing = from_csv(tmp_path, target="Age", protected="age")
+    assert (listing.classes, listing.groups) == (("a", "b"), ("x", "y"))
+    with refused(ConfigError, "'Age' is both target and protected"):
+        from_csv(tmp_path, target="Age", protected="age,Age")
+
+
 BAD_TABLES = {
     "empty.csv": b"",
     "cut.csv": b"path,target,protected\n1.png,a\n",

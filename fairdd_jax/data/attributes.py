@@ -26,16 +26,13 @@ class Attribute:
         return Attribute(self.values[positions], self.names)
 
 
-def select(
-    attributes: Mapping[str, Attribute], wanted: str, *, role: str, why: str = ""
-) -> Attribute:
+def select(attributes: Mapping[str, Attribute], wanted: str, *, role: str) -> Attribute:
     """The attribute of that name; several, separated by commas, are crossed.
 
     Args:
       attributes: all there are, by name.
-      wanted: one name or several, whatever their case.
+      wanted: one name or several, whatever their case unless two differ in it alone.
       role: "target" or "protected", for messages.
-      why: said after an unknown name.
 
     Returns:
       The attribute; crossed ones number their values like digits, the first attribute the most
@@ -50,21 +47,28 @@ def select(
     >>> both.values.tolist(), both.names[2]
     ([0, 2, 3], 'male & no tie')
     """
-    by_lower = {name.lower(): attribute for name, attribute in attributes.items()}
-    names = [name.strip().lower() for name in wanted.split(",")]
+    names = _names(attributes, wanted, role)
     for name in names:
-        if name not in by_lower:
-            raise unknown_name(f"{role} attribute", name, by_lower)
         if names.count(name) > 1:
             raise ConfigError(f"the {role} attribute '{name}' comes twice; name it once")
-    result = by_lower[names[0]]
+    result = attributes[names[0]]
     for name in names[1:]:
-        other = by_lower[name]
+        other = attributes[name]
         result = Attribute(
             result.values * len(other.names) + other.values,
             tuple(f"{a} & {b}" for a in result.names for b in other.names),
         )
     return result
+
+
+def _names(attributes: Mapping[str, Attribute], wanted: str, role: str) -> list[str]:
+    """The names as the attributes have them."""
+    by_lower = {name.lower(): name for name in attributes}
+    names = [name.strip() for name in wanted.split(",")]
+    for name in names:
+        if name.lower() not in by_lower:
+            raise unknown_name(f"{role} attribute", name.lower(), by_lower)
+    return [name if name in attributes else by_lower[name.lower()] for name in names]
 
 
 def target_and_protected(
@@ -77,9 +81,7 @@ def target_and_protected(
     """
     roles = (("target", target), ("protected", protected))
     chosen = [select(attributes, wanted, role=role) for role, wanted in roles]
-    shared = {n.strip().lower() for n in target.split(",")} & {
-        n.strip().lower() for n in protected.split(",")
-    }
+    shared = set.intersection(*(set(_names(attributes, w, role)) for role, w in roles))
     if shared:
         raise ConfigError(
             f"'{min(shared)}' is both target and protected; a classifier of it cannot be fair to it"
