@@ -132,6 +132,13 @@ def test_a_pipe_among_images_is_not_waited_for(tmp_path):
         files.Folder(tmp_path, ["pipe.png"]).read(0)
 
 
+def test_a_device_among_images_is_not_read(tmp_path):
+    """A null device has an end, unlike that of zeros, should it be read after all."""
+    (tmp_path / "null.png").symlink_to("/dev/null")
+    with pytest.raises(OSError, match="a device"):
+        files.Folder(tmp_path, ["null.png"]).read(0)
+
+
 def test_packed_digits_that_unpack_to_too_much(tmp_path, monkeypatch):
     monkeypatch.setattr(idx, "LARGEST", 1000)
     path = tmp_path / "train-images-idx3-ubyte.gz"
