@@ -547,6 +547,15 @@ def test_a_folder_that_may_not_be_listed_is_a_data_error(tmp_path, monkeypatch):
         find(tmp_path)
 
 
+def test_a_copy_in_the_default_folder_is_not_taken(tmp_path, monkeypatch):
+    """It may be of other images."""
+    write_files(tmp_path, [("copies/images/1.0.0/dataset_info.json", b"{}")])
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "copies"))
+    (tmp_path / "mine").mkdir()
+    with refused(DataError, "mine has no image"):
+        find(tmp_path / "mine")
+
+
 def test_a_copy_whose_split_leaves_images_out_keeps_the_labels_at_their_images(
     tmp_path, monkeypatch
 ):
@@ -562,7 +571,7 @@ def test_a_copy_whose_split_leaves_images_out_keeps_the_labels_at_their_images(
     features |= {"target": rows[:, 0].astype(str), "protected": rows[:, 1].astype(str)}
     columns = {name: np.asarray(values) for name, values in features.items()}
     copy = tfds_source.Encoded(Folder(tmp_path / "images", names), columns)
-    monkeypatch.setattr(tfds_source, "find_copy", lambda *args: tmp_path)
+    monkeypatch.setattr(tfds_source, "copy_below", lambda *args: tmp_path)
     monkeypatch.setattr(tfds_source, "encoded", lambda *args: copy)
     (tmp_path / "copies").mkdir()
     config = DataConfig("images", split_column="part", size=8)

@@ -38,7 +38,8 @@ def find(config: DataConfig, data_dir: Path | None, download: bool) -> Listing:
     folder = _folder(data_dir)
     copy = None
     if config.table is None and not images_below(folder):
-        copy = tfds_source.find_copy(folder, "images")
+        # One in the default folder of tensorflow-datasets may be of other images.
+        copy = tfds_source.copy_below(folder, "images")
     if copy is not None:
         encoded = tfds_source.encoded(copy, tfds_source.WHOLE)
         columns = {name: column.tolist() for name, column in encoded.features.items()}

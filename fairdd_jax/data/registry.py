@@ -49,9 +49,9 @@ def load(
     """Load a data set.
 
     Files are looked for in ``data_dir``, then in the system's folder (/usr/share/datasets), then
-    as a copy prepared by tensorflow-datasets (below ``data_dir`` and in its default folder), and
-    are downloaded only if ``download`` is set. ``demo`` needs no files. Encoded images are decoded
-    once and kept in ``cache_dir``.
+    as a copy prepared by tensorflow-datasets (below ``data_dir`` and in its default folder, that of
+    ``images`` below ``data_dir`` alone), and are downloaded only if ``download`` is set. ``demo``
+    needs no files. Encoded images are decoded once and kept in ``cache_dir``.
 
     Args:
       config: what to load.

@@ -59,11 +59,14 @@ def find_copy(data_dir: Path | None, name: str) -> Path | None:
       The folder of the highest version found, or None.
     """
     default = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
-    for root in (data_dir, default):
-        copies = (root / name).glob("[0-9]*/dataset_info.json") if root else ()
-        if folders := [path.parent for path in copies]:
-            return max(folders, key=_version)
-    return None
+    found = copy_below(data_dir, name) if data_dir else None
+    return found or copy_below(default, name)
+
+
+def copy_below(folder: Path, name: str) -> Path | None:
+    """The folder of the highest version of a prepared copy below a folder, or None."""
+    copies = (folder / name).glob("[0-9]*/dataset_info.json")
+    return max((path.parent for path in copies), key=_version, default=None)
 
 
 def _version(folder: Path) -> list[int]:
