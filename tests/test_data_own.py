@@ -178,6 +178,23 @@ def test_columns_of_a_parquet_that_are_no_values_do_not_matter(tmp_path):
         find(tmp_path, table="table.parquet", target="embedding")
 
 
+@pytest.mark.parametrize("kind", ["fixed size", "view", "dictionary", "uuid"])
+def test_columns_of_bytes_of_any_kind_do_not_matter(tmp_path, kind):
+    column = {
+        "fixed size": lambda: pa.array([b"\xff\xfe"] * 40, pa.binary(2)),
+        "view": lambda: pa.array([b"\xff"] * 40, pa.binary_view()),
+        "dictionary": lambda: pa.array([b"\xff"] * 40).dictionary_encode(),
+        "uuid": lambda: pa.ExtensionArray.from_storage(
+            pa.uuid(), pa.array([b"\xff" * 16] * 40, pa.binary(16))
+        ),
+    }[kind]()
+    try:
+        write_parquet(tmp_path, {"target": [0, 1], "protected": [0, 0, 1, 1], "hash": column})
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(str(error))
+    assert len(find(tmp_path, table="table.parquet").train) == 32
+
+
 def test_names_beyond_ascii_are_read_and_decoded(tmp_path):
     write_tree(tmp_path, {"bilder ü/猫": 4, "bilder ü/dog, big": 4}, side=6)
     lines = [
@@ -196,6 +213,14 @@ def test_a_table_as_spreadsheets_write_it(tmp_path):
     text = "\r\n".join([HEADER, *lines, '"8.png","y",1', '"9.png","y",0'])
     (tmp_path / "table.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert from_csv(tmp_path).classes == ("x", "y")
+
+
+def test_a_line_break_in_a_value_of_a_large_table(tmp_path):
+    """Which is read in blocks of a megabyte."""
+    remarks = ['"' + "word\n" * words + '"' for words in (2**18, *[2] * 11)]
+    rows = [(*row, remark) for row, remark in zip(ROWS * 2, remarks, strict=True)]
+    table(tmp_path, rows, header=f"{HEADER},remark", times=1)
+    assert len(from_csv(tmp_path, test_fraction=0.5).train) == 6
 
 
 def test_a_table_outside_the_data_folder(tmp_path):
@@ -387,7 +412,7 @@ def test_a_table_that_is_none_is_refused_in_one_line(tmp_path, name):
 
 
 def test_a_table_that_may_not_be_read_is_told_why(tmp_path, monkeypatch):
-    def refuse(path):
+    def refuse(path, **options):
         raise PermissionError(13, f"Failed to open local file '{path}'. Detail: [errno 13]")
 
     table(tmp_path)

@@ -89,10 +89,14 @@ def read_table(path: Path) -> Columns:
             with pyarrow.parquet.ParquetFile(path) as file:
                 table = file.read()
         else:
-            with pyarrow.csv.open_csv(path) as reader:
+            # Else a value with a line break may not lie where one block of the file ends.
+            breaks = pyarrow.csv.ParseOptions(newlines_in_values=True)
+            with pyarrow.csv.open_csv(path, parse_options=breaks) as reader:
                 texts = dict.fromkeys(reader.schema.names, pa.string())
             table = pyarrow.csv.read_csv(
-                path, convert_options=pyarrow.csv.ConvertOptions(column_types=texts)
+                path,
+                parse_options=breaks,
+                convert_options=pyarrow.csv.ConvertOptions(column_types=texts),
             )
         columns = {
             field.name: table.column(i).cast(pa.string()).to_pylist()
@@ -120,7 +124,17 @@ def _reason(error: Exception) -> str:
 
 def _has_no_text(kind: pa.DataType) -> bool:
     """Whether a column of that type, embeddings or pictures, can be no class, group or path."""
-    return pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if isinstance(kind, pa.BaseExtensionType):  # a UUID is bytes, JSON is text
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return (
+        pa.types.is_nested(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_fixed_size_binary(kind)
+        or pa.types.is_binary_view(kind)
+    )
 
 
 def read_tree(root: Path) -> Columns:
