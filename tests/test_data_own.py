@@ -329,6 +329,38 @@ def test_an_absolute_path_into_the_folder_is_taken(tmp_path):
     assert set(listed(listing.train) | listed(listing.test)) == {f"{i}.png" for i in range(12)}
 
 
+@pytest.mark.parametrize("place", ["real", "link", "real/a/..", "link/a/.."])
+def test_an_absolute_path_into_a_folder_written_otherwise(tmp_path, monkeypatch, place):
+    (tmp_path / "real" / "a").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    place = Path(place)
+    for written in (Path("real"), place):
+        lines = [f"{tmp_path}/{written}/{i}.png,{i % 2},{i // 2 % 2}" for i in range(12)]
+        listing = from_csv(write_csv(place, HEADER, *lines))
+        assert set(listed(listing.train) | listed(listing.test)) == {f"{i}.png" for i in range(12)}
+        for other in ("real2/0.png", f"{written}/../secret.png", f"{written}/a/../../secret.png"):
+            write_csv(place, HEADER, *lines, f"{tmp_path}/{other},0,0")
+            with refused(DataError, "leaves .*; move the image into the folder"):
+                from_csv(place)
+
+
+def test_a_backslash_is_a_slash_of_windows_unless_a_file_is_called_so(tmp_path):
+    names = [rf"{place}\{i}.png" for place in "ab" for i in range(4)]
+    lines = [f"{name},{i % 2},{i // 2 % 2}" for i, name in enumerate(names)]
+    write_files(tmp_path, [(name, b"") for name in names[:4]])
+    listing = from_csv(write_csv(tmp_path, HEADER, *lines), test_fraction=0.5)
+    expected = {*names[:4], *(f"b/{i}.png" for i in range(4))}
+    assert set(listed(listing.train) | listed(listing.test)) == expected
+
+
+def test_a_backslash_in_the_name_of_a_file_in_folders(tmp_path):
+    names = [rf"{c}/{g}/p\{i}.png" for c in "ab" for g in "xy" for i in (0, 1)]
+    write_files(tmp_path, [(name, b"") for name in names])
+    listing = find(tmp_path, test_fraction=0.5)
+    assert sorted(listed(listing.train) | listed(listing.test)) == names
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

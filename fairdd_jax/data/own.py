@@ -125,6 +125,7 @@ def _rows(config: DataConfig, columns: Columns, folder: Path) -> Rows:
         split=split,
         leave_out=config.damaged == "leave_out",
         root=folder,
+        is_table=config.table is not None,
     )
 
 

@@ -1,6 +1,7 @@
 """Rows of labelled images, from a table or from folders, and what may be wrong with them."""
 
 import os
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -43,6 +44,7 @@ def rows_of(
     split: str | None,
     leave_out: bool,
     root: Path,
+    is_table: bool = True,
 ) -> Rows:
     """Check rows.
 
@@ -53,6 +55,7 @@ def rows_of(
       split: the column that says train or test, if there is one.
       leave_out: rows without a value are left out, and not an error.
       root: the folder that no path may leave.
+      is_table: somebody wrote the paths, perhaps on Windows; else they are names of files.
 
     Raises:
       ConfigError: a column that is not there, or one of labels that is called as that of paths
@@ -72,7 +75,10 @@ def rows_of(
             "rename it in the table"
         )
     rows = _complete_rows(columns, [path, *used], leave_out, notes)
-    rows = {PATH: [_checked(name, root) for name in rows[path]]} | {n: rows[n] for n in used}
+    # Absolute paths may lead through the links that the folder is given through, or not.
+    roots = (root, root.absolute(), root.resolve())
+    paths = [_checked(name, roots, is_table) for name in rows[path]]
+    rows = {PATH: paths} | {name: rows[name] for name in used}
     return Rows(_once(rows, split, notes), labels, split, notes)
 
 
@@ -194,21 +200,25 @@ def _complete_rows(
     return {name: [str(columns[name][i]) for i in kept] for name in used}
 
 
-def _checked(path: str, root: Path) -> str:
-    """The path, if it can be one and stays below the folder."""
-    pure = PurePosixPath(path.replace("\\", "/"))
-    if pure.is_absolute():
-        try:
-            pure = PurePosixPath(Path(path).relative_to(root.absolute()).as_posix())
-        except ValueError:
-            pure = PurePosixPath("..")
+def _checked(path: str, roots: Sequence[Path], is_table: bool) -> str:
+    """The path, if it can be one and stays below the folder, which can be written in several
+    ways."""
     if "\0" in path:
         shown = path.replace("\0", "?")
         raise DataError(f"the path {shown} has a zero byte; the table is damaged, make it again")
+    slashes = path
+    # A table may come from Windows; where / alone parts folders, \ may be a letter of a name.
+    if is_table and "\\" in path and (os.sep == "\\" or not os.path.exists(roots[0] / path)):
+        slashes = path.replace("\\", "/")
+    pure = PurePosixPath(slashes)
+    if pure.is_absolute():
+        full = Path(slashes)
+        below = [full.relative_to(root) for root in roots if full.is_relative_to(root)]
+        pure = PurePosixPath(below[0].as_posix() if below else "..")
     if ".." in pure.parts:
         raise DataError(
-            f"the path {path} leaves {root}; move the image into the folder, or pass a --data_dir "
-            "above all images"
+            f"the path {path} leaves {roots[0]}; move the image into the folder, or pass a "
+            "--data_dir above all images"
         )
     return pure.as_posix()
 
