@@ -586,6 +586,22 @@ def test_a_column_without_a_table_is_refused(tmp_path, field):
         find(tmp_path, **{field: "age"})
 
 
+def test_a_column_of_paths_without_a_table_is_refused(tmp_path):
+    write_tree(tmp_path, {f"{c}/{g}": 4 for c in "ab" for g in "xy"})
+    with refused(ConfigError, r"--data\.path_column file means nothing without a table"):
+        find(tmp_path, path_column="file")
+
+
+def test_a_fraction_for_testing_of_images_that_are_split_is_refused(tmp_path):
+    message = r"--data\.test_fraction 0\.5 means nothing to images that come as train and test"
+    table(tmp_path, [(*row, "train") for row in ROWS], header=f"{HEADER},part")
+    with refused(ConfigError, message):
+        from_csv(tmp_path, split_column="part", test_fraction=0.5)
+    write_tree(tmp_path, {f"{s}/{c}/{g}": 1 for s in ("train", "test") for c in "ab" for g in "xy"})
+    with refused(ConfigError, message):
+        find(tmp_path, test_fraction=0.5)
+
+
 @pytest.mark.parametrize("data_dir", [None, "absent", "file"])
 def test_no_folder_is_refused(tmp_path, data_dir):
     (tmp_path / "file").write_text("")

@@ -118,6 +118,16 @@ def _rows(config: DataConfig, columns: Columns, folder: Path) -> Rows:
     """What is used of the columns."""
     labels = [name.strip() for name in f"{config.target},{config.protected}".split(",")]
     split = config.split_column or (SPLIT if config.table is None and SPLIT in columns else None)
+    if split and config.test_fraction != DataConfig.test_fraction:
+        raise ConfigError(
+            f"--data.test_fraction {config.test_fraction} means nothing to images that come as "
+            "train and test already; leave it out"
+        )
+    if config.table is None and config.path_column != DataConfig.path_column:
+        raise ConfigError(
+            f"--data.path_column {config.path_column} means nothing without a table; leave it out, "
+            "or pass --data.table FILE"
+        )
     return rows_of(
         columns,
         path=config.path_column if config.table else PATH,
