@@ -232,6 +232,13 @@ def test_a_table_outside_the_data_folder(tmp_path):
         find(tmp_path / "images", table="table.csv")
 
 
+def test_a_table_in_the_home_folder(tmp_path, monkeypatch):
+    """As --data.table=~/table.csv, which no shell expands."""
+    monkeypatch.setenv("HOME", str(table(tmp_path / "home")))
+    (tmp_path / "images").mkdir()
+    assert len(find(tmp_path / "images", table="~/table.csv").train) == 48
+
+
 MISSING = ["", "NA", "NaN", "null"]
 
 

@@ -6,6 +6,7 @@ the folders are the labels: `CLASS/GROUP/file`, perhaps below `train/` and `test
 any type; each different one is a class or a group. Images of any other split are left out.
 """
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,7 @@ def _folder(data_dir: Path | None) -> Path:
 
 
 def _table_path(data_dir: Path, table: str) -> Path:
-    for path in (data_dir / table, Path(table)):
+    for path in (data_dir / table, Path(os.path.expanduser(table))):
         if path.is_file():
             return path
     raise DataError(
