@@ -59,6 +59,10 @@ def read(config):
         ["--config", "cmnist_fg_dm", "--recipe", "mosaic"],
         ["--config", "cmnist_fg_dm", "--sampling", "proportional", "--batch_real", "64"],
         ["--config", "demo", "--evaluate.full_steps", "null", "--evaluate.full_epochs", "3"],
+        ["--config", "cmnist_fg_dm", "--groups.source", "kmeans", "--groups.clusters", "4"],
+        ["--config", "cmnist_fg_dc", "--debias", "lff", "--warmup_real", "2560"],
+        ["--config", "cifar10s_dm", "--data.validation", "0.1", "--data.seed", "5"],
+        ["--config", "cmnist_fg_idc", "--inner_real", "0", "--inner_epochs", "5"],
     ],
     ids=" ".join,
 )
@@ -68,6 +72,9 @@ def test_the_command_gives_the_configuration(arguments):
     assert text.startswith("python experiments/run.py --config ")
     again = command_line.read_command(shlex.split(text)[2:], description=None).config
     assert read(again) == read(wanted)
+    if "--quick" not in arguments:  # which has no word of its own
+        typed = {word for word in [*arguments, "--data_dir"] if word.startswith("--")}
+        assert {word for word in shlex.split(text) if word.startswith("--")} <= typed
 
 
 def test_without_a_preset_there_is_no_command():

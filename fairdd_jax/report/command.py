@@ -45,22 +45,35 @@ def _line(wanted: dict[str, Any], name: str, recipe: str | None) -> list[str] | 
     if name != "demo":
         line += ["--data_dir", "DATA"]
     line += ["--recipe", recipe] if recipe else []
-    own: dict[str, Any] = {}
-    # Fields that follow from others are left out once those are there.
-    for _ in wanted:
-        try:
-            made = configuration.make(chosen | own)
-        except FairDDError:
+    try:
+        read = wanted.keys() - configuration.unread(configuration.make(chosen | wanted)).keys()
+    except FairDDError:
+        return None
+    # All that differ at once: some are refused without each other.
+    own: set[str] = set()
+    while (differing := _differing(chosen, wanted, own, read)) != set():
+        if differing is None or differing <= own:
             return None
-        got, unread = flat(made.as_json()), configuration.unread(made)
-        differing = {field for field in wanted if got.get(field) != wanted[field]} - unread.keys()
-        if not differing:
-            for field in (field for field in own if field not in unread):
-                line += [f"--{field}", _text(own[field])]
-            return line
-        field = min(differing, key=_rank)
-        own[field] = wanted[field]
-    return None
+        own |= differing
+    # Fields that follow from others are left out; none does that the preset sets.
+    for field in sorted(own - chosen.keys(), key=_rank, reverse=True):
+        if _differing(chosen, wanted, own - {field}, read) == set():
+            own.remove(field)
+    for field in sorted(own, key=_rank):
+        line += [f"--{field}", _text(wanted[field])]
+    return line
+
+
+def _differing(
+    chosen: dict[str, Any], wanted: dict[str, Any], own: set[str], read: set[str]
+) -> set[str] | None:
+    """Of the fields that are read, those that differ if one's own are set; None if refused."""
+    try:
+        made = configuration.make(chosen | {field: wanted[field] for field in own})
+    except FairDDError:
+        return None
+    got = flat(made.as_json())
+    return {field for field in read if got.get(field) != wanted[field]}
 
 
 def _rank(field: str) -> tuple[bool, bool, str]:
