@@ -11,6 +11,7 @@ from test_loop import toy
 
 from fairdd_jax import outputs, report
 from fairdd_jax.config import make
+from fairdd_jax.data import Dataset
 from fairdd_jax.errors import ConfigError, DataError
 from fairdd_jax.report import analysis
 from fairdd_jax.run import Run
@@ -27,20 +28,26 @@ def features(images):
     return images.reshape(len(images), -1).astype(np.float32)
 
 
-def test_the_nearest_among_as_many_of_every_group(monkeypatch):
-    monkeypatch.setattr(analysis, "_PER_CELL", 3)
-    dataset = toy()
-    train = dataset.train
+@pytest.mark.parametrize("most", [3, 50])
+def test_the_nearest_among_as_many_of_every_group(monkeypatch, most):
+    monkeypatch.setattr(analysis, "_PER_CELL", most)
     rng = np.random.default_rng(5)
-    images = rng.integers(0, 256, (dataset.num_classes, 4, *dataset.image_shape), np.uint8)
+    images = rng.integers(0, 256, (60, 4, 4, 3), np.uint8)
+    split = images, np.repeat([0, 1], 30), rng.choice(3, 60, p=[0.7, 0.2, 0.1])
+    dataset = Dataset.from_arrays(split, split)
+    train = dataset.train
+    # Every real image is its own nearest one, if it takes part.
+    images = images.reshape(2, 30, 4, 4, 3)
     found = analysis.nearest_groups(images, dataset, features)
+    counts = dataset.cell_counts(train)
     for label in range(dataset.num_classes):
+        number = min(most, *(count for count in counts[label] if count))
         for i, image in enumerate(features(images[label])):
             best = None
             for group in range(dataset.num_groups):
                 cell = [j for j in range(len(train)) if train.labels[j] == label
                         and train.groups[j] == group]  # fmt: skip
-                for j in cell[:3]:
+                for j in cell[:number]:
                     distance = ((features(train.images[j : j + 1])[0] - image) ** 2).sum()
                     if best is None or distance < best[0]:
                         best = distance, group
@@ -59,9 +66,9 @@ def test_a_map_repeats_and_keeps_neighbours():
     np.testing.assert_array_equal(kinds[distances.argmin(1)], kinds)
 
 
-@pytest.mark.parametrize("points", [np.zeros((3, 2), np.float32), np.ones((20, 2), np.float32)])
+@pytest.mark.parametrize("points", [np.eye(3), np.ones((20, 2)), np.arange(20)[:, None]])
 def test_too_few_or_equal_features_have_no_map(points):
-    assert analysis._map(points, seed=0).shape == (0, 2)
+    assert analysis._map(points.astype(np.float32), seed=0).shape == (0, 2)
 
 
 @pytest.fixture(scope="module")

@@ -113,8 +113,9 @@ def analyse(run: "Run") -> Analysis:
 def nearest_groups(images: np.ndarray, dataset: Dataset, features: Features) -> np.ndarray:
     """Group of the real training image of the same class that is nearest to each image.
 
-    As many real ones of every group take part (the first 50 of each, all of fewer), or the largest
-    group would be nearest by its number alone. Near is a small Euclidean distance of features.
+    As many real ones of every group of the class take part (the first of each: 50, or as many as
+    its smallest group has), or the largest group would be nearest by its number alone. Near is a
+    small Euclidean distance of features.
 
     Args:
       images: ``[C, I, H, W, channels]`` uint8.
@@ -125,7 +126,9 @@ def nearest_groups(images: np.ndarray, dataset: Dataset, features: Features) -> 
       ``[C, I]``.
     """
     train = dataset.train
-    real = _of_every_cell(train, dataset, _PER_CELL)
+    counts = dataset.cell_counts(train)
+    smallest = counts.min(1, where=counts > 0, initial=_PER_CELL)
+    real = _of_every_cell(train, dataset, smallest[train.labels])
     of_real = features(train.images[real])
     of_images = features(images.reshape(-1, *images.shape[2:])).reshape(*images.shape[:2], -1)
     groups = np.zeros(images.shape[:2], np.int32)
@@ -141,22 +144,25 @@ def _cells(dataset: Dataset) -> int:
     return int((dataset.cell_counts(dataset.test) > 0).sum())
 
 
-def _of_every_cell(split: Split, dataset: Dataset, number: int) -> np.ndarray:
-    """Positions of the first so many images of every (class, group) cell."""
+def _of_every_cell(split: Split, dataset: Dataset, number: int | np.ndarray) -> np.ndarray:
+    """Positions of the first so many images of every (class, group) cell, one number or that of the
+    cell of each image."""
     cell = split.labels * dataset.num_groups + split.groups
     order = np.argsort(cell, kind="stable")
     _, first, counts = np.unique(cell[order], return_index=True, return_counts=True)
     rank = np.arange(len(order)) - np.repeat(first, counts)
-    return np.sort(order[rank < number])
+    return np.sort(order[rank < np.broadcast_to(number, len(order))[order]])
 
 
 def _map(features: np.ndarray, *, seed: int) -> np.ndarray:
-    """t-SNE of features ``[N, D]``, ``[N, 2]``; none of fewer than four, equal or infinite ones."""
+    """t-SNE of features ``[N, D]``, ``[N, 2]``; none of fewer than four, of equal or infinite ones,
+    and of a single feature."""
     from sklearn.manifold import TSNE  # takes a second to import
     from threadpoolctl import threadpool_limits
 
     is_finite = np.isfinite(features).all()  # not of a network that diverged
-    if len(features) < 4 or not is_finite or not np.ptp(features, axis=0).any():
+    is_plane = len(features) >= 4 and features.shape[1] >= 2  # what PCA starts with
+    if not is_plane or not is_finite or not np.ptp(features, axis=0).any():
         return np.zeros((0, 2), np.float32)
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
     with threadpool_limits(1):  # several threads add up in any order
