@@ -15,6 +15,7 @@ from fairdd_jax import console as terminal
 from fairdd_jax.audit import audit
 from fairdd_jax.audit import report as audit_report
 from fairdd_jax.data.cards import card
+from fairdd_jax.start import parts_of
 
 
 def main(arguments: list[str]) -> int:
@@ -37,6 +38,7 @@ def run(arguments: list[str], console: Console) -> int:
         per_cell=config.per_cell if stratified else None,
         batch_real=None if stratified else config.batch_real,
         ipc=config.ipc,
+        parts=parts_of(config.init, factor=config.factor),
         empty=config.evaluate.empty,
     )
     picture = audit_report.picture(dataset)

@@ -50,7 +50,7 @@ def initial_images(
         return Start(rng.standard_normal(shape, dtype=np.float32), None)
     if init not in get_args(Init):
         raise unknown_name("init", init, get_args(Init))
-    parts = factor**2 if init in ("mix", "balanced") else 1
+    parts = parts_of(init, factor=factor)
     chosen = np.stack(
         [
             _members(rng, dataset, label, init == "balanced", ipc=ipc, parts=parts)
@@ -65,6 +65,17 @@ def initial_images(
     images = dataset.normalise(pixels)
     groups = dataset.train.groups[chosen].reshape(dataset.num_classes, -1)
     return Start(np.asarray(images), np.tile(groups, (1, factor**2 // parts)))
+
+
+def parts_of(init: str, *, factor: int) -> int:
+    """Real images that each synthetic one starts from.
+
+    >>> [parts_of(init, factor=2) for init in ("real", "mix", "balanced", "noise")]
+    [1, 4, 4, 0]
+    """
+    if init == "noise":
+        return 0
+    return factor**2 if init in ("mix", "balanced") else 1
 
 
 def _members(

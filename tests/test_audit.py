@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import originals
 import pytest
@@ -25,6 +26,7 @@ from fairdd_jax.config import Config
 from fairdd_jax.data import DataConfig, Dataset, idx
 from fairdd_jax.data.cards import SECTIONS, card
 from fairdd_jax.errors import ConfigError
+from fairdd_jax.start import initial_images, parts_of
 
 SCRIPT = Path(__file__).parents[1] / "experiments" / "audit.py"
 HEAD = Path(__file__).parent / "fixtures" / "mnist_head"  # 40 and 20 real digits
@@ -181,6 +183,8 @@ def test_nothing_to_warn_of():
         ([[9, 1], [4, 4]], {"batch_real": 9}, ["rare_train_cell"]),
         ([[9, 1], [4, 4]], {"batch_real": 10}, []),
         (CLEAN, {"ipc": 9}, ["ipc_above_class"]),
+        (CLEAN, {"ipc": 3, "parts": 4}, ["ipc_above_class"]),
+        (CLEAN, {"ipc": 2, "parts": 4}, []),
     ],
 )
 def test_warnings_of_the_training_split(train, options, expected):
@@ -240,6 +244,21 @@ def test_warnings_on_random_counts_against_plain_loops(monkeypatch):
         assert [finding.kind for finding in found] == [kind for kind in expected if expected[kind]]
         seen |= {finding.kind for finding in found}
     assert seen == set(expected)
+
+
+def test_what_it_says_of_too_few_images_is_what_a_run_does():
+    dataset = dataset_of(CLEAN, CLEAN_TEST)
+    for init in ("real", "noise"):
+        initial_images(jax.random.key(0), dataset, ipc=3, init=init, factor=2)
+        assert audit(dataset, ipc=3, parts=parts_of(init, factor=2)).findings == ()
+    with pytest.raises(ConfigError, match="3 with 4 images in each is more than the 8 real"):
+        initial_images(jax.random.key(0), dataset, ipc=3, init="mix", factor=2)
+    (mixed,) = audit(dataset, ipc=3, parts=parts_of("mix", factor=2)).findings
+    assert "than the 12 synthetic ones of a class (3 with 4 images in each): a run is refused" in (
+        mixed.message
+    )
+    (noise,) = audit(dataset, ipc=9, parts=parts_of("noise", factor=2)).findings
+    assert "than the 9 synthetic ones of a class: the baseline random" in noise.message
 
 
 def test_a_warning_names_cells_with_their_counts_and_says_what_happens():
@@ -427,12 +446,14 @@ def test_the_program_asks_what_the_settings_ask(capsys, tmp_path):
         "stratified": ["--per_cell", "3"],
         "proportional": ["--sampling", "proportional", "--batch_real", "2", "--ipc", "1"],
         "official": ["--recipe", "official"],
+        "several in one": ["--ipc", "1", "--init", "mix", "--factor", "2"],
     }.items():
         assert main([*arguments, *changes]) == 0
         found[name] = json.loads((tmp_path / "audit.json").read_text())["findings"]
     kinds = {name: {finding["kind"] for finding in of_run} for name, of_run in found.items()}
     assert {"small_train_cell", "ipc_above_class", "one_test_group"} <= kinds["stratified"]
     assert not {"small_train_cell", "ipc_above_class"} & kinds["proportional"]
+    assert "ipc_above_class" in kinds["several in one"]
     assert "one_test_group" not in kinds["official"]
     messages = {finding["kind"]: finding["message"] for finding in found["official"]}
     assert "accuracy 0" in messages["empty_test_cell"]

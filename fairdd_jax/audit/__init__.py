@@ -100,6 +100,7 @@ def audit(
     per_cell: int | None = None,
     batch_real: int | None = None,
     ipc: int | None = None,
+    parts: int = 1,
     empty: Empty = "skip",
 ) -> Audit:
     """Count the images of every cell, find exact duplicates, and say what follows for a run.
@@ -112,6 +113,8 @@ def audit(
       per_cell: of the stratified sampler, if that one draws the real images.
       batch_real: of the proportional sampler, if that one does.
       ipc: synthetic images per class; not looked at if None.
+      parts: real images that each of them starts from, none if from noise, see
+        `fairdd_jax.start.parts_of`.
       empty: what the scores do with an empty test cell, see `fairdd_jax.metrics.fairness_report`.
 
     Returns:
@@ -135,7 +138,9 @@ def audit(
     leaking = np.flatnonzero(first < num_train)
     leaks = tuple((int(first[i]), int(i)) for i in leaking[:_SHOWN])
     findings = (
-        *of_train(dataset, train.counts, per_cell=per_cell, batch_real=batch_real, ipc=ipc),
+        *of_train(
+            dataset, train.counts, per_cell=per_cell, batch_real=batch_real, ipc=ipc, parts=parts
+        ),
         *of_test(dataset, test.counts, empty=empty),
         *of_duplicates("train", train.repeats, train.conflicts),
         *of_duplicates("test", test.repeats, test.conflicts, leaked=len(leaking), leaks=leaks),

@@ -34,6 +34,7 @@ def of_train(
     per_cell: int | None = None,
     batch_real: int | None = None,
     ipc: int | None = None,
+    parts: int = 1,
 ) -> list[Finding]:
     """Findings in the training split.
 
@@ -43,6 +44,8 @@ def of_train(
       per_cell: of the stratified sampler, if that one draws the real images.
       batch_real: of the proportional sampler, if that one does.
       ipc: synthetic images per class; not looked at if None.
+      parts: real images that each of them starts from, none if from noise, see
+        `fairdd_jax.start.parts_of`.
 
     Returns:
       One finding of a kind at most, for all cells, classes or groups where it is so.
@@ -86,12 +89,18 @@ def of_train(
         "and no fairness mode can differ from another there",
     )
     if ipc is not None:
+        count = ipc * max(parts, 1)
+        several = f" ({ipc} with {parts} images in each)" if parts > 1 else ""
+        then = (
+            "a run is refused; choose a smaller --ipc, or --init noise"
+            if parts
+            else "the baseline random takes only as many images of every class as the smallest has"
+        )
         found += table.classes(
             "ipc_above_class",
-            images < ipc,
-            f"has fewer training images than the {ipc} synthetic ones of a class: a run is refused "
-            "unless it starts from noise (--init noise), and the baseline random takes only as "
-            "many images of every class as the smallest has",
+            images < count,
+            f"has fewer training images than the {count} synthetic ones of a class{several}: "
+            f"{then}",
         )
     return found
 
