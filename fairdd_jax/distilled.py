@@ -19,8 +19,6 @@ from fairdd_jax.workdir import write_atomically
 _ARRAYS = ("images", "images_float", "labels", "mean", "std", "class_names", "meta")
 _CODED = "images_coded"
 _FILE = "distilled.npz"  # of a run
-# Bytes that a file may unpack to: a small hostile one may say that it becomes a huge one.
-_LARGEST = 64 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +160,8 @@ def load_distilled(path: str | Path) -> DistilledSet:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             size = sum(member.file_size for member in content.zip.infolist())
-            if size > _LARGEST:
-                raise ValueError(f"it unpacks to {size} bytes, more than {_LARGEST}")
+            if size > folders.LARGEST:
+                raise ValueError(f"it unpacks to {size} bytes, more than {folders.LARGEST}")
             arrays = {name: content[name] for name in _ARRAYS}
             coded = content.get(_CODED)
         meta = json.loads(str(arrays["meta"]))

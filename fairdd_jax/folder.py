@@ -34,8 +34,8 @@ DESCRIPTION = "distilled.json"
 _TRAIN = "train"
 _TABLE = "metadata.parquet"
 _LONGEST_NAME = 40  # letters of a class name that its folder shows
-# Bytes of all pixels: small hostile files may become huge images.
-_LARGEST = 64 * 2**30
+# Bytes that a set may unpack to: small hostile files may say that they become huge ones.
+LARGEST = 64 * 2**30
 
 
 class Content(NamedTuple):
@@ -140,9 +140,11 @@ def read(folder: Path) -> Content:
     Raises:
       DataError: no image, one that is damaged or of another size, or a damaged description.
     """
-    root = folder / _TRAIN if (folder / _TRAIN).is_dir() else folder
-    names = [name for name in images_below(root) if not name.startswith(".")]
     description = _description(folder / DESCRIPTION)
+    root = folder / _TRAIN
+    if not root.is_dir() or (description is None and _is_class(root)):
+        root = folder
+    names = [name for name in images_below(root) if not name.startswith(".")]
     if not names:
         raise nothing_at(folder)
     places = [name.rpartition("/")[0] for name in names]
@@ -156,7 +158,7 @@ def read(folder: Path) -> Content:
         if place not in folders or place.count("/") or not place:
             where = f"a folder of {DESCRIPTION}" if description else "CLASS/file"
             raise DataError(f"{root}/{name} is not in {where}; move it there, or out of {folder}")
-    if len(folders) < 2:
+    if description is None and len(folders) < 2:
         raise DataError(f"{root} has one class alone, '{folders[0]}'; a set has two or more")
     images = _images(root, names)
     labels = np.array([folders.index(place) for place in places], np.int32)
@@ -176,6 +178,11 @@ def read(folder: Path) -> Content:
         tuple(description.class_names),
         description.meta,
     )
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether images lie in a folder itself: classes may be called train too."""
+    return any("/" not in name for name in images_below(folder))
 
 
 def nothing_at(path: Path) -> DataError:
@@ -202,9 +209,9 @@ def _images(root: Path, names: Sequence[str]) -> np.ndarray:
                 f"{root}/{name} is {_shape(size)}, {names[0]} {_shape(first)}; all images of a set "
                 "have one size"
             )
-        if len(names) * decoded[0].nbytes > _LARGEST:
+        if len(names) * decoded[0].nbytes > LARGEST:
             raise DataError(
-                f"{root} unpacks to {len(names)} images of {_shape(first)}, more than {_LARGEST} "
+                f"{root} unpacks to {len(names)} images of {_shape(first)}, more than {LARGEST} "
                 "bytes"
             )
     channels = max(image.shape[-1] for image in decoded)

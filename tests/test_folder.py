@@ -215,9 +215,9 @@ def test_images_that_are_too_large(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(files, "LARGEST", 10)
         assert "more than the 10 that an image may have" in refused(tmp_path)
-    monkeypatch.setattr(folders, "_LARGEST", 8 * 4 * 5 * 3 - 1)
+    monkeypatch.setattr(folders, "LARGEST", 8 * 4 * 5 * 3 - 1)
     assert "unpacks to 8 images of 4x5, more than 479 bytes" in refused(tmp_path)
-    monkeypatch.setattr(folders, "_LARGEST", 8 * 4 * 5 * 3)
+    monkeypatch.setattr(folders, "LARGEST", 8 * 4 * 5 * 3)
     assert len(load_distilled(tmp_path).images) == 8
 
 
@@ -234,6 +234,22 @@ def test_images_that_are_in_no_class(tmp_path):
     assert "is not in a folder of distilled.json" in refused(tmp_path / "set")
     write_plain(tmp_path / "one", names=["one"])
     assert "one class alone, 'one'" in refused(tmp_path / "one")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    pixels = write_plain(tmp_path / "plain", names=["train", "bus"])
+    loaded = load_distilled(tmp_path / "plain")
+    assert loaded.class_names == ("bus", "train")
+    np.testing.assert_array_equal(loaded.images, pixels)
+    sample().export(tmp_path / "set")
+    Image.new("RGB", SIDES[::-1]).save(tmp_path / "set" / "train" / "x.png")
+    assert "train/x.png is not in a folder of distilled.json" in refused(tmp_path / "set")
+
+
+def test_a_set_of_one_class_comes_back(tmp_path):
+    exported = sample(names=["one"])
+    exported.export(tmp_path)
+    assert_same(load_distilled(tmp_path), exported)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_packed_digits_that_unpack_to_too_much(tmp_path, monkeypatch):
 
 
 def test_a_distilled_set_that_unpacks_to_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr("fairdd_jax.distilled._LARGEST", 1000)
+    monkeypatch.setattr("fairdd_jax.folder.LARGEST", 1000)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, images=np.zeros(100_000, np.uint8))
     path = tmp_path / "distilled.npz"
