@@ -185,6 +185,9 @@ def test_of_several_networks_and_steps_the_last_of_the_first():
     figure = plots.scores([run], "accuracy", over="seconds")
     (line,) = figure.axes[0].get_lines()
     np.testing.assert_allclose(line.get_xydata(), [[1.0, 85.0], [2.0, 85.0]])
+    torn = record(evaluations=[early, late], log=[log_line(2)])
+    (line,) = plots.scores([torn], "accuracy", over="step").axes[0].get_lines()
+    np.testing.assert_allclose(line.get_xydata(), [[2.0, 85.0], [4.0, 85.0]])
 
 
 def test_the_loss_over_steps_and_minutes():

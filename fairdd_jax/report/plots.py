@@ -77,7 +77,7 @@ def scores(records: Sequence[Record], score: str, *, over: Over) -> "Figure":
     figure, axes = _figure()
     for index, record in enumerate(records):
         scored = record.scored_on_the_way
-        x = [_position({"step": each["step"]} | _at(record, each["step"]), over) for each in scored]
+        x = [_position(_at(record, each["step"]) | {"step": each["step"]}, over) for each in scored]
         y = [np.nan if (s := each[score]["mean"]) is None else 100 * s for each in scored]
         _line(axes, index, x, y, record.name, marker=style(index)[1])
     axes.set(xlabel=_AXES[over], ylim=(0, 103))
