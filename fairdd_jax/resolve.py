@@ -44,7 +44,7 @@ def resolve(config: Config) -> Config:
         factor=method.factor(config.data.name, config.ipc),
         augment_net=config.dsa_strategy,
         outer_loops=outer,
-        inner_epochs=inner,
+        inner_epochs=0 if config.inner_real else inner,  # in their place
         warmup_epochs=warmup,
         **_BY_BACKEND["cpu" if on_cpu() else "accelerator"],
         evaluate=_filled(evaluation, epochs=1000 if augmented else 300),

@@ -127,6 +127,12 @@ def test_loops_of_gradient_matching(ipc, outer, inner):
     assert preset("dm", ipc=ipc).updates == 20000
 
 
+@pytest.mark.parametrize("method", ["dc", "dsa", "idc", "dream", "cafe"])
+def test_real_images_stand_in_the_place_of_epochs(method):
+    made = make({"data.name": "cmnist_fg", "method": method, "ipc": 10, "inner_real": 512})
+    assert (made.inner_real, made.inner_epochs) == (512, 0)
+
+
 @pytest.mark.parametrize(
     ("ipc", "epochs"), [(1, 10), (10, 10), (49, 10), (50, 50), (99, 50), (100, 100), (200, 100)]
 )
