@@ -114,7 +114,7 @@ def audit(
       batch_real: of the proportional sampler, if that one does.
       ipc: synthetic images per class; not looked at if None.
       parts: real images that each of them starts from, none if from noise, see
-        `fairdd_jax.start.parts_of`.
+        ``fairdd_jax.start.parts_of``.
       empty: what the scores do with an empty test cell, see `fairdd_jax.metrics.fairness_report`.
 
     Returns:

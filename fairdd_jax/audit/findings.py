@@ -45,7 +45,7 @@ def of_train(
       batch_real: of the proportional sampler, if that one does.
       ipc: synthetic images per class; not looked at if None.
       parts: real images that each of them starts from, none if from noise, see
-        `fairdd_jax.start.parts_of`.
+        ``fairdd_jax.start.parts_of``.
 
     Returns:
       One finding of a kind at most, for all cells, classes or groups where it is so.
