@@ -816,7 +816,7 @@ def test_4_a_checkpoint_that_cannot_be_written_in_the_background(tmp_path):
 def test_what_orbax_gives_up_in_the_background_is_not_shown():
     """Coroutines that fail as they end, as of a damaged checkpoint; of other objects it is."""
     program = """
-import gc, run
+import run
 async def given_up():
     try:
         await Never()
