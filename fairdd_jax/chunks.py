@@ -10,7 +10,12 @@ import jax.numpy as jnp
 PyTree = Any
 
 
-def sum_over_chunks(function: Callable[..., PyTree], *arrays: jax.Array, chunk: int) -> PyTree:
+def sum_over_chunks(
+    function: Callable[..., PyTree],
+    *arrays: jax.Array,
+    chunk: int,
+    skip_weightless: bool = False,
+) -> PyTree:
     """Sum of a function's values over chunks of arrays along their first axis.
 
     Differentiable without keeping what the function computes inside: of more than one chunk, each
@@ -22,6 +27,8 @@ def sum_over_chunks(function: Callable[..., PyTree], *arrays: jax.Array, chunk: 
         give every row a weight.
       *arrays: each ``[N, ...]``.
       chunk: k is at most this; the chunks are made equally large.
+      skip_weightless: compute nothing of chunks, of several, where the last array, of weights, is
+        all zeros. What the function gives for them must be zero.
 
     >>> weighted_sum = lambda x, weight: weight @ x
     >>> float(sum_over_chunks(weighted_sum, jnp.arange(5.0), jnp.ones(5), chunk=2))
@@ -33,7 +40,12 @@ def sum_over_chunks(function: Callable[..., PyTree], *arrays: jax.Array, chunk: 
 
     @partial(jax.checkpoint, prevent_cse=False)  # a scan keeps the two apart anyway
     def add(total: PyTree, part: list[jax.Array]) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, total, function(*part)), None
+        def more() -> PyTree:
+            return jax.tree.map(jnp.add, total, function(*part))
+
+        if skip_weightless:
+            return jax.lax.cond(part[-1].any(), more, lambda: total), None
+        return more(), None
 
     value = jax.eval_shape(function, *(part[0] for part in parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), value)

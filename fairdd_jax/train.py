@@ -18,6 +18,7 @@ import optax
 from fairdd_jax import augment, models
 from fairdd_jax.chunks import map_over_chunks, sum_over_chunks
 from fairdd_jax.data.normalise import normalise
+from fairdd_jax.environment import on_cpu
 from fairdd_jax.sharding import AXES, own_part
 
 PyTree = Any
@@ -29,13 +30,6 @@ class TrainState(NamedTuple):
     variables: PyTree
     """Collections ``params`` and, with batch norm, ``batch_stats``."""
     opt_state: optax.OptState
-
-
-class StepMetrics(NamedTuple):
-    """Means over one batch, before its update."""
-
-    loss: jax.Array
-    accuracy: jax.Array
 
 
 class Targets(NamedTuple):
@@ -139,7 +133,7 @@ class Trainer:
         importance: jax.Array | None = None,
     ) -> TrainState:
         """Take the steps ``first`` to ``last - 1``; both may be traced."""
-        body = lambda step, s: self.step(s, images, labels, key, step, importance)[0]  # noqa: E731
+        body = lambda step, s: self.step(s, images, labels, key, step, importance)  # noqa: E731
         return jax.lax.fori_loop(first, last, body, state)
 
     def step(
@@ -150,7 +144,7 @@ class Trainer:
         key: jax.Array,
         step: jax.Array | int,
         importance: jax.Array | None = None,
-    ) -> tuple[TrainState, StepMetrics]:
+    ) -> TrainState:
         """Take one step on the batch that belongs to its number.
 
         Args:
@@ -183,13 +177,13 @@ class Trainer:
         targets = Targets(labels[indices], labels[partner], own, weights)
 
         params = state.variables["params"]
-        gradient, metrics, changed = self._gradient(state.variables, x, targets)
+        gradient, changed = self._gradient(state.variables, x, targets)
         if num_devices > 1:
-            gradient, metrics = jax.lax.psum((gradient, metrics), self.axes)
+            gradient = jax.lax.psum(gradient, self.axes)
         optimizer = sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)  # numbers: in the state
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         variables = {**state.variables, **changed, "params": optax.apply_updates(params, updates)}
-        return TrainState(variables, opt_state), metrics
+        return TrainState(variables, opt_state)
 
     def losses(
         self,
@@ -244,8 +238,8 @@ class Trainer:
 
     def _gradient(
         self, variables: PyTree, images: jax.Array, targets: Targets
-    ) -> tuple[PyTree, StepMetrics, PyTree]:
-        """Gradient of the weighted loss, its metrics, and the collections that changed.
+    ) -> tuple[PyTree, PyTree]:
+        """Gradient of the weighted loss, and the collections that changed.
 
         Without batch statistics, the only thing that changes, the images are independent and pass
         in chunks that add up.
@@ -255,7 +249,7 @@ class Trainer:
 
         def loss_of(
             params: PyTree, x: jax.Array, y: jax.Array, other: jax.Array, w: jax.Array
-        ) -> tuple[jax.Array, tuple[StepMetrics, PyTree]]:
+        ) -> tuple[jax.Array, PyTree]:
             outputs, changed = models.apply(
                 self.network,
                 {**variables, "params": params},
@@ -269,17 +263,15 @@ class Trainer:
             if self.cutmix > 0:
                 mixed = cross_entropy(outputs.logits, other)
                 losses = targets.own * losses + (1.0 - targets.own) * mixed
-            correct = (outputs.logits.argmax(-1) == y).astype(losses.dtype)
-            loss = w @ losses
-            return loss, (StepMetrics(loss, w @ correct), changed)
+            return w @ losses, changed
 
-        def of_chunk(*chunk: jax.Array) -> tuple[PyTree, ...]:
-            gradient, (metrics, changed) = jax.grad(loss_of, has_aux=True)(params, *chunk)
-            return gradient, metrics, changed
+        of_chunk = partial(jax.grad(loss_of, has_aux=True), params)
 
         chunk = images.shape[0] if "batch_stats" in variables else self.chunk
         arrays = (images, targets.labels, targets.others, targets.weights)
-        return sum_over_chunks(of_chunk, *arrays, chunk=chunk)
+        # What fills the last batch of an epoch up is left out. On accelerators, where chunks are
+        # large, a condition would cost more than it saves.
+        return sum_over_chunks(of_chunk, *arrays, chunk=chunk, skip_weightless=on_cpu())
 
     def _batch(
         self, num_images: int, key: jax.Array, step: jax.Array | int, num_devices: int

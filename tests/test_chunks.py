@@ -106,6 +106,26 @@ def test_chunks_are_equally_large_and_no_larger_than_asked(chunk, size):
     assert seen == {((size, 3, 2), (size,), (size,))}
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_chunks_without_weights_are_left_out_if_asked(skip):
+    """Of three chunks of six rows the last weighs nothing: what it gives is not a number."""
+    _, y, _ = arrays()
+    weights = jnp.asarray([1.0] * 8 + [0.0] * 9)
+
+    def value(y):
+        def function(y, weights):
+            return weights @ y**2 / weights.max()
+
+        return sum_over_chunks(function, y, weights, chunk=6, skip_weightless=skip)
+
+    total, gradient = jax.value_and_grad(value)(y)
+    assert bool(jnp.isfinite(total)) == skip
+    if skip:
+        rows = np.asarray(y, np.float64) * (np.arange(ROWS) < 8)
+        assert_close(total, (rows**2).sum(), **FIRST_ORDER)
+        assert_close(gradient, 2 * rows, **FIRST_ORDER)
+
+
 def test_memory_of_a_gradient_does_not_grow_with_the_chunks():
     """Four times the rows, which alone would quadruple what is kept of every hidden layer."""
     chunk, width = 8, 4096

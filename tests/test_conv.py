@@ -12,6 +12,7 @@ from conftest import FIRST_ORDER, assert_close
 from jax import lax
 from jax.test_util import check_grads
 
+from fairdd_jax.models import conv
 from fairdd_jax.models.conv import conv2d
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -115,11 +116,87 @@ def test_gradients_match_finite_differences(
     check_grads(convolve, (images, kernel), order=2, modes=["rev"], atol=1e-5, rtol=1e-5)
 
 
-def test_vmap_equals_loop() -> None:
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv, "_MANY_CHANNELS", 1)
+
+
+def convolutions(images: jax.Array, kernel: jax.Array, **options: int) -> int:
+    """How many are left of a convolution and its derivatives."""
+    compute = derivatives(lambda x, k: conv2d(x, k, **options))
+    return str(jax.make_jaxpr(compute)(images, kernel)).count("conv_general_dilated[")
+
+
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("padding", range(3))
+def test_tiles_match_reference(padding: int) -> None:
+    """Sides of both parities, so that the last tiles hang over."""
+    assert convolutions(*operands(3), padding=padding) == 0
+    test_value_and_derivatives_match_reference(1, 3, padding, MANY)
+
+
+@pytest.mark.usefixtures("tiles", "double_precision")
+@pytest.mark.parametrize("padding", range(3))
+def test_tiles_match_finite_differences(padding: int) -> None:
+    random = np.random.default_rng(padding)
+    images, kernel = (jnp.asarray(random.normal(size=s)) for s in ((2, 4, 5, 6), (3, 3, 6, 4)))
+    assert convolutions(images, kernel, padding=padding) == 0
+    convolve = partial(conv2d, padding=padding)
+    check_grads(convolve, (images, kernel), order=2, modes=["rev"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("tiles")
+def test_tiles_round_as_plain_convolutions_do() -> None:
+    """The error of sums of 9 x 128 products, beside that of the reference."""
+    random = np.random.default_rng(0)
+    images, kernel = (
+        random.normal(size=shape).astype(np.float32) for shape in ((4, 16, 16, 128), (3, 3, 128, 8))
+    )
+    padded = np.pad(images.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    exact = sum(
+        padded[:, i : i + 16, j : j + 16] @ kernel[i, j].astype(np.float64)
+        for i in range(3)
+        for j in range(3)
+    )
+    ours, theirs = (
+        np.abs(np.asarray(f(jnp.asarray(images), jnp.asarray(kernel))) - exact)
+        for f in (partial(conv2d, padding=1), reference(1, 1))
+    )
+    assert np.sqrt((ours**2).mean()) < 3 * np.sqrt((theirs**2).mean())
+    assert ours.max() < 1e-6 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(
+    ("options", "dtype", "is_plain"),
+    [
+        ({"padding": 1}, jnp.float32, False),
+        ({"padding": 1, "stride": 2}, jnp.float32, True),
+        ({"padding": 3}, jnp.float32, True),
+        ({"padding": 1}, jnp.bfloat16, True),
+    ],
+)
+def test_what_is_computed_by_tiles(
+    options: dict, dtype: jnp.dtype, is_plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, kernel = jnp.ones((1, 4, 4, 32), dtype), jnp.ones((3, 3, 32, 32), dtype)
+
+    def is_convolution(kernel: jax.Array) -> bool:
+        jaxpr = jax.make_jaxpr(partial(conv2d, **options))(images, kernel)
+        return "conv_general_dilated" in str(jaxpr)
+
+    assert is_convolution(kernel) == is_plain
+    assert is_convolution(kernel[..., :31])
+    monkeypatch.setattr(conv, "on_cpu", lambda: False)
+    assert is_convolution(kernel)
+
+
+@pytest.mark.usefixtures("tiles")
+@pytest.mark.parametrize("stride", [1, 2])
+def test_vmap_equals_loop(stride: int) -> None:
     """Several networks on several batches: kernel and images both mapped, gradients too."""
     images = jnp.stack([operands(3)[0] * scale for scale in (1.0, 0.5, -2.0)])
     kernels = jnp.stack([operands(3)[1] * scale for scale in (1.0, -1.0, 0.3)])
-    compute = derivatives(lambda x, k: conv2d(x, k, stride=2, padding=1))
+    compute = derivatives(lambda x, k: conv2d(x, k, stride=stride, padding=1))
     mapped = jax.vmap(compute)(images, kernels)
     for i, pair in enumerate(zip(images, kernels, strict=True)):
         row = jax.tree.map(lambda leaf, i=i: leaf[i], mapped)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import types
 
 import numpy as np
 import pytest
@@ -212,6 +213,33 @@ def test_runs_side_by_side_share_their_baselines():
     one, both = (pace.seconds(configs, dataset) for configs in (modes[:1], modes))
     shared = ("load", "random", "full")
     assert both == {n: s if n in shared else 2 * s for n, s in one.items()}
+
+
+@pytest.mark.parametrize("networks", [1, 3, 20])
+def test_steps_of_scoring_are_timed_over_whole_epochs(networks, monkeypatch):
+    """The second of an epoch's two steps has fewer images and takes less."""
+    clock = [0.0]
+
+    def evaluate(self, images, labels, *, schedule, networks, on_steps, **others):
+        clock[0] += 100.0
+        stride = self.steps_per_call(networks)
+        for first, last in ((0, schedule.before), (schedule.before, schedule.total)):
+            for begin in range(first, last, stride):
+                steps = range(begin, min(begin + stride, last))
+                clock[0] += sum(4.0 if step % 2 else 10.0 for step in steps)
+                on_steps(len(steps) * networks)
+        clock[0] += 5.0
+        return Evaluation(self.arch, schedule.total, ())
+
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
+    dataset = toy()
+    images = dataset.num_classes  # one of each
+    few = {"evaluate.networks": networks, "evaluate.batch_size": images - 1, "ipc": 1}
+    run = Run(settings(**few), dataset)
+    (pace,) = timing.of_scoring(run, passes(run.config, dataset)[:1]).values()
+    assert (pace.networks, pace.step) == (networks, 7.0)
+    assert pace.start == pytest.approx(103.0)
 
 
 # What fits

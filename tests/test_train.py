@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fairdd_jax import train
 from fairdd_jax.models.layers import BatchNorm
 from fairdd_jax.models.networks import Outputs
 from fairdd_jax.train import Trainer
@@ -65,7 +66,7 @@ def test_sgd_agrees_with_a_plain_loop():
     state = trainer.start(variables, lr=lr, momentum=momentum, weight_decay=decay)
     velocity = np.zeros_like(kernel)
     for step in range(4):
-        state, _ = trainer.step(state, x, y, jax.random.key(1), step)
+        state = trainer.step(state, x, y, jax.random.key(1), step)
         gradient = plain_gradient(kernel, np.asarray(x, np.float64), np.asarray(y))
         velocity = momentum * velocity + gradient + decay * kernel
         kernel = kernel - lr * velocity
@@ -93,6 +94,27 @@ def test_chunks_do_not_change_the_result(network):
     whole, chunked = (trained(network=network, batch_size=9, chunk=c) for c in (1024, 4))
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(chunked), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+class Hollow(Linear):
+    """Not a number on images of which none counts."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False, mask=None):
+        outputs = super().__call__(x)
+        counts = 1.0 if mask is None else jnp.sign(mask.max())
+        return Outputs(outputs.logits / counts, outputs.features)
+
+
+def test_what_fills_the_last_batch_up_is_not_computed_on_cpu(monkeypatch):
+    """Of 23 images in batches of 9, the last three places, a chunk, are empty."""
+    options = {"batch_size": 9, "chunk": 3, "last": 3}
+    found, expected = (trained(23, network=n, **options) for n in (Hollow(), Linear()))
+    (kernel,), (plain,) = map(jax.tree.leaves, (found, expected))
+    np.testing.assert_allclose(kernel, plain, atol=1e-6)
+    monkeypatch.setattr(train, "on_cpu", lambda: False)
+    (kernel,) = jax.tree.leaves(trained(23, network=Hollow(), **options))
+    assert np.isnan(kernel).all()
 
 
 def test_pieces_equal_the_whole():

@@ -28,6 +28,8 @@ from fairdd_jax.train import labelled
 _SECONDS = 2.0
 # Test images times networks that testing is timed on, on CPU.
 _TESTED = 1000
+# Steps of an epoch whose last step matters.
+_SHORT_EPOCH = 8
 
 OnBytes = Callable[[int], None]
 
@@ -146,7 +148,10 @@ def _of_pass(run: Run, each: Pass, on_bytes: OnBytes) -> ScoringPace:
         compute_dtype=config.compute_dtype,
     )
     images, labels = _images(run, each)
-    steps = max(1, evaluator.steps_per_call(each.networks) // 2)  # in one call
+    steps = max(1, evaluator.steps_per_call(each.networks) // 2)
+    # The last step of an epoch may have few images: where it matters, whole epochs are timed.
+    epoch = evaluator.trainer.steps_per_epoch(each.num_images)
+    steps += -steps % epoch if epoch <= _SHORT_EPOCH else 0
 
     def evaluate(schedule: Schedule, on_compiled: Callable[[Compiled], None] | None) -> list[float]:
         """Seconds of the start with the first step, of the other steps, and of the test."""
@@ -167,7 +172,8 @@ def _of_pass(run: Run, each: Pass, on_bytes: OnBytes) -> ScoringPace:
 
     # The second time nothing is compiled, and what is compared is the same but for that.
     cold = evaluate(Schedule(1, 0), lambda program: on_bytes(_bytes(program)))
-    first, others, test_seconds = evaluate(Schedule(1, steps), None)
+    first, *calls, test_seconds = evaluate(Schedule(1, steps), None)
+    others = sum(calls)
     return ScoringPace(
         each.networks,
         compile=max(0.0, sum(cold) - first - test_seconds),

@@ -11,6 +11,8 @@ the second derivatives that gradient matching needs.
 On CPU a first layer, with its few input channels, is a matrix product with the window of every
 pixel instead: its input and kernel gradients are then matrix products too, twice as fast as
 convolutions whose inner dimension is 3. On TPU the windows would take more than the convolution.
+The other layers, with windows of 3 x 3, take fewer multiplications there than a matrix product
+would (`fairdd_jax.models.winograd`).
 """
 
 from functools import partial
@@ -21,10 +23,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from fairdd_jax.environment import on_cpu
+from fairdd_jax.models import winograd
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 # As many input channels as images have.
 _FEW_CHANNELS = 4
+# With fewer, of the input or the output, tiles are not worth their transforms.
+_MANY_CHANNELS = 32
 
 
 class _Geometry(NamedTuple):
@@ -39,6 +44,12 @@ class _Geometry(NamedTuple):
         """Length of the output with ``stride - 1`` zeros between its elements."""
         reach = self.input[axis] + 2 * self.padding - self.kernel[axis]
         return reach // self.stride * self.stride + 1
+
+    def takes_tiles(self, dtype: jnp.dtype) -> bool:
+        """Whether it is computed tile by tile, which is less exact in 16 bits."""
+        fits = self.kernel[:2] == (winograd.SIDE,) * 2 and self.stride == 1 and self.padding < 3
+        pays = min(self.kernel[2:]) >= _MANY_CHANNELS and on_cpu()
+        return fits and pays and jnp.finfo(dtype).bits >= 32
 
 
 def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: int = 0) -> jax.Array:
@@ -63,7 +74,7 @@ def conv2d(images: jax.Array, kernel: jax.Array, *, stride: int = 1, padding: in
     """
     if images.shape[-1] <= _FEW_CHANNELS and stride == 1 and on_cpu():
         return _product_with_windows(images, kernel, padding)
-    geometry = _Geometry(images.shape[1:3], kernel.shape[:2], stride, padding)
+    geometry = _Geometry(images.shape[1:3], kernel.shape, stride, padding)
     return _output(geometry, images, kernel)
 
 
@@ -82,6 +93,8 @@ def _product_with_windows(x: jax.Array, kernel: jax.Array, padding: int) -> jax.
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _output(geometry: _Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if geometry.takes_tiles(x.dtype):
+        return winograd.correlate(x, kernel, padding=geometry.padding)
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -93,6 +106,9 @@ def _output(geometry: _Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _input_gradient(geometry: _Geometry, y: jax.Array, kernel: jax.Array) -> jax.Array:
+    kernel = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+    if geometry.takes_tiles(y.dtype):
+        return winograd.correlate(y, kernel, padding=winograd.SIDE - 1 - geometry.padding)
     padding = []
     for axis in (0, 1):
         before = geometry.kernel[axis] - 1 - geometry.padding
@@ -100,7 +116,7 @@ def _input_gradient(geometry: _Geometry, y: jax.Array, kernel: jax.Array) -> jax
         padding.append((before, total - before))
     return lax.conv_general_dilated(
         y,
-        jnp.swapaxes(kernel[::-1, ::-1], 2, 3),
+        kernel,
         window_strides=(1, 1),
         padding=padding,
         lhs_dilation=(geometry.stride,) * 2,
@@ -110,6 +126,8 @@ def _input_gradient(geometry: _Geometry, y: jax.Array, kernel: jax.Array) -> jax
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kernel_gradient(geometry: _Geometry, x: jax.Array, y: jax.Array) -> jax.Array:
+    if geometry.takes_tiles(x.dtype):
+        return winograd.kernel_gradient(x, y, padding=geometry.padding)
     padding = []
     for axis in (0, 1):
         total = geometry.kernel[axis] - 1 + geometry.dilated_output(axis) - geometry.input[axis]
