@@ -152,6 +152,6 @@ class LearningFromFailure:
         averages = averaged(state.averages, indices, jnp.stack([of_biased, of_other]))
         sure = jnp.zeros(labels.shape).at[indices].set(confidence(of_biased), mode="drop")
         hard = difficulty(averages, labels, num_classes=self.num_classes)
-        biased = self.trainer.step(state.biased, *batch, importance=sure)
-        network = self.trainer.step(state.network, *batch, importance=hard)
+        biased, _ = self.trainer.step(state.biased, *batch, importance=sure)
+        network, _ = self.trainer.step(state.network, *batch, importance=hard)
         return FailureState(network, biased, averages)

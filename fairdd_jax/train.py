@@ -32,6 +32,13 @@ class TrainState(NamedTuple):
     opt_state: optax.OptState
 
 
+class StepMetrics(NamedTuple):
+    """Means over one batch, before its update."""
+
+    loss: jax.Array
+    accuracy: jax.Array
+
+
 class Targets(NamedTuple):
     """What the images of a batch are trained towards."""
 
@@ -133,7 +140,7 @@ class Trainer:
         importance: jax.Array | None = None,
     ) -> TrainState:
         """Take the steps ``first`` to ``last - 1``; both may be traced."""
-        body = lambda step, s: self.step(s, images, labels, key, step, importance)  # noqa: E731
+        body = lambda step, s: self.step(s, images, labels, key, step, importance)[0]  # noqa: E731
         return jax.lax.fori_loop(first, last, body, state)
 
     def step(
@@ -144,7 +151,7 @@ class Trainer:
         key: jax.Array,
         step: jax.Array | int,
         importance: jax.Array | None = None,
-    ) -> TrainState:
+    ) -> tuple[TrainState, StepMetrics]:
         """Take one step on the batch that belongs to its number.
 
         Args:
@@ -177,13 +184,13 @@ class Trainer:
         targets = Targets(labels[indices], labels[partner], own, weights)
 
         params = state.variables["params"]
-        gradient, changed = self._gradient(state.variables, x, targets)
+        gradient, metrics, changed = self._gradient(state.variables, x, targets)
         if num_devices > 1:
-            gradient = jax.lax.psum(gradient, self.axes)
+            gradient, metrics = jax.lax.psum((gradient, metrics), self.axes)
         optimizer = sgd(learning_rate=0.0, momentum=0.0, weight_decay=0.0)  # numbers: in the state
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         variables = {**state.variables, **changed, "params": optax.apply_updates(params, updates)}
-        return TrainState(variables, opt_state)
+        return TrainState(variables, opt_state), metrics
 
     def losses(
         self,
@@ -238,8 +245,8 @@ class Trainer:
 
     def _gradient(
         self, variables: PyTree, images: jax.Array, targets: Targets
-    ) -> tuple[PyTree, PyTree]:
-        """Gradient of the weighted loss, and the collections that changed.
+    ) -> tuple[PyTree, StepMetrics, PyTree]:
+        """Gradient of the weighted loss, its metrics, and the collections that changed.
 
         Without batch statistics, the only thing that changes, the images are independent and pass
         in chunks that add up.
@@ -249,7 +256,7 @@ class Trainer:
 
         def loss_of(
             params: PyTree, x: jax.Array, y: jax.Array, other: jax.Array, w: jax.Array
-        ) -> tuple[jax.Array, PyTree]:
+        ) -> tuple[jax.Array, tuple[StepMetrics, PyTree]]:
             outputs, changed = models.apply(
                 self.network,
                 {**variables, "params": params},
@@ -263,9 +270,13 @@ class Trainer:
             if self.cutmix > 0:
                 mixed = cross_entropy(outputs.logits, other)
                 losses = targets.own * losses + (1.0 - targets.own) * mixed
-            return w @ losses, changed
+            correct = (outputs.logits.argmax(-1) == y).astype(losses.dtype)
+            loss = w @ losses
+            return loss, (StepMetrics(loss, w @ correct), changed)
 
-        of_chunk = partial(jax.grad(loss_of, has_aux=True), params)
+        def of_chunk(*chunk: jax.Array) -> tuple[PyTree, ...]:
+            gradient, (metrics, changed) = jax.grad(loss_of, has_aux=True)(params, *chunk)
+            return gradient, metrics, changed
 
         chunk = images.shape[0] if "batch_stats" in variables else self.chunk
         arrays = (images, targets.labels, targets.others, targets.weights)

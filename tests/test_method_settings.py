@@ -341,16 +341,16 @@ def test_cutmix_mixes_the_labels_by_area():
     state = trainer.start(variables, lr=1.0)
     images = jnp.full((4, SIDE, SIDE, 3), 100, jnp.uint8)
     labels = jnp.asarray([0, 0, 0, 0], jnp.int32)
-    same = trainer.step(state, images, labels, jax.random.key(3), 0)
+    same = trainer.step(state, images, labels, jax.random.key(3), 0)[0]
     plain = type(trainer)(trainer.network, MEAN, STD, batch_size=4, chunk=4)
-    without = plain.step(state, images, labels, jax.random.key(3), 0)
+    without = plain.step(state, images, labels, jax.random.key(3), 0)[0]
     for a, b in zip(*map(jax.tree.leaves, (same.variables, without.variables)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)  # equal images of one class: nothing to mix
     labels = jnp.asarray([0, 1, 1, 1], jnp.int32)
-    moved = trainer.step(state, images, labels, jax.random.key(3), 0)
+    moved = trainer.step(state, images, labels, jax.random.key(3), 0)[0]
     outputs = trainer.network.apply(variables, jnp.zeros((1, SIDE, SIDE, 3)))
     assert outputs.logits.shape == (1, CLASSES)
     # Every image is somebody's partner once: the mean target stays 1/4 and 3/4.
-    expected = plain.step(state, images, labels, jax.random.key(3), 0)
+    expected = plain.step(state, images, labels, jax.random.key(3), 0)[0]
     change = [s.variables["params"]["classifier"]["bias"] - bias for s in (moved, expected)]
     np.testing.assert_allclose(change[0], change[1], atol=1e-6)

@@ -66,7 +66,7 @@ def test_sgd_agrees_with_a_plain_loop():
     state = trainer.start(variables, lr=lr, momentum=momentum, weight_decay=decay)
     velocity = np.zeros_like(kernel)
     for step in range(4):
-        state = trainer.step(state, x, y, jax.random.key(1), step)
+        state, _ = trainer.step(state, x, y, jax.random.key(1), step)
         gradient = plain_gradient(kernel, np.asarray(x, np.float64), np.asarray(y))
         velocity = momentum * velocity + gradient + decay * kernel
         kernel = kernel - lr * velocity
