@@ -27,8 +27,8 @@ def sum_over_chunks(
         give every row a weight.
       *arrays: each ``[N, ...]``.
       chunk: k is at most this; the chunks are made equally large.
-      skip_weightless: compute nothing of chunks, of several, where the last array, of weights, is
-        all zeros. What the function gives for them must be zero.
+      skip_weightless: where there are several chunks, compute nothing of those where the last
+        array, of weights, is all zeros. What the function gives for them must be zero.
 
     >>> weighted_sum = lambda x, weight: weight @ x
     >>> float(sum_over_chunks(weighted_sum, jnp.arange(5.0), jnp.ones(5), chunk=2))

@@ -12,7 +12,7 @@ and the gradient of K by as many:
 Summed over channels, or over tiles, each of the 16 products is one of matrices. The factors of
 the transforms are 1 and 1/2, so that results round about as those of plain convolutions do. The
 four rows of the tiles are arrays of their own, which a CPU multiplies side by side; the columns are
-not, because that would take three times as long to compile.
+not, because that would take twice as long to compile.
 
 Reference: A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016,
 https://arxiv.org/abs/1509.09308. Not done as there: the tiles of a product are those of the whole
